@@ -1,0 +1,1 @@
+"""Agreement of masks and predictions with a reference: pure functions on arrays."""

@@ -1,0 +1,1 @@
+"""The only CT windowing and resampling there is; training and serving import this very code."""
