@@ -6,12 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# fraction of the stage done (0 to 1), name of the stage. Raising CancelledError stops the work.
+# fraction of the whole call done (0 to 1, rising), name of the present stage.
+# Raising CancelledError stops the work.
 Progress = Callable[[float, str], None]
 
 
 def silent(fraction: float, stage: str) -> None:
     """Report nothing."""
+
+
+def part_of(progress: Progress, start: float, stop: float) -> Progress:
+    """Give a part of a longer call its own progress from 0 to 1."""
+    return lambda fraction, stage: progress(start + fraction * (stop - start), stage)
 
 
 class Stopwatch:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from pasta.errors import LabelError
 from pasta.geometry import Volume, reoriented
 from pasta.inference.device import chosen_device
-from pasta.inference.progress import Progress, silent
+from pasta.inference.progress import Progress, part_of, silent
 from pasta.inference.windows import Box, WindowedNetwork, body_box
 from pasta.labels import lesions_of, organ_named
 from pasta.preprocessing.resampling import GridMap, resampled, to_model_grid
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_BUDGET_BYTES = 2 * 2**30
 CANDIDATE_MARGIN = 6.0  # a class this many logits below the best everywhere cannot win in between
 ORGAN_MARGIN_MM = 30.0  # around an organ found by the quick pass
+RESAMPLE_SHARE, LOCATE_SHARE = 0.05, 0.3  # of the progress bar
 SLICES_AT_ONCE = 16  # mapped back together; 512 x 512 x 16 float32 is 16 MB
 
 
@@ -92,10 +93,12 @@ class Segmenter:
         progress(0.0, "resample")
         hu, plan = to_model_grid(volume, self.spec)
         mask, box = body_box(hu, min(self.spec.spacing_mm))
-        progress(1.0, "resample")
+        located = RESAMPLE_SHARE
         if organs is not None and mask.any():
-            mask, box = self._organ_box(hu, mask, box, keep, progress)
-        labels = self._label(hu, plan, mask, box, progress)
+            located = LOCATE_SHARE
+            quick = part_of(progress, RESAMPLE_SHARE, located)
+            mask, box = self._organ_box(hu, mask, box, keep, quick)
+        labels = self._label(hu, plan, mask, box, part_of(progress, located, 1.0))
         if organs is not None:
             labels[~np.isin(labels, keep)] = 0
         turned = Volume(labels, plan.turned.affine)
