@@ -140,10 +140,10 @@ def hounsfield(name: str, image: StoredImage) -> tuple[NDArray[Any], tuple[str, 
         _refuse_not_finite(name, voxels)
     low, high = _extremes_hu(image)
     _refuse_impossible(name, low, high)
-    hu = _typed(image, low, high)
-    found = []
-    if low < LOWEST_HU:
-        found.extend(_without_padding(name, hu))
+    hu = _scaled(image, low, high)
+    found = list(_without_padding(name, hu)) if low < LOWEST_HU else []
+    if hu.dtype != np.int16:
+        hu = _whole(hu)
     if low > -200:
         found.append(
             f"No voxel is below {low:.0f} HU although a CT holds air: values may be clipped or "
@@ -212,34 +212,30 @@ def _refuse_impossible(name: str, low: float, high: float) -> None:
     raise VolumeError(msg)
 
 
-def _typed(image: StoredImage, low: float, high: float) -> NDArray[Any]:
-    """Scale to HU, int16 if every value is whole and fits, else float32; copies only if needed."""
-    stored = image.voxels
+def _scaled(image: StoredImage, low: float, high: float) -> NDArray[Any]:
+    """Scale to HU: int16 where integers stay integers and fit, else float32; in place if it can."""
+    stored, slope, intercept = image.voxels, image.slope, image.intercept
     if not stored.dtype.isnative:
-        stored = stored.astype(stored.dtype.newbyteorder("="))
+        stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
     limits = np.iinfo(np.int16)
     fits = limits.min <= low and high <= limits.max
-    whole_scale = image.slope.is_integer() and image.intercept.is_integer()
-    scaled = image.slope != 1 or image.intercept != 0
-    if fits and stored.dtype.kind in "iu" and whole_scale:
-        if stored.dtype == np.int16 and not scaled:
-            return stored if stored.flags.writeable else stored.copy(order="K")
-        return _cast(stored, image.slope, image.intercept, np.int16)
-    hu = (
-        stored
-        if stored.dtype == np.float32 and not scaled and stored.flags.writeable
-        else _cast(stored, image.slope, image.intercept, np.float32)
-    )
-    if fits and all(bool(np.array_equal(slab, np.rint(slab))) for slab in slabs(hu)):
-        return hu.astype(np.int16, order="K")
-    return hu
+    if fits and stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
+        if stored.dtype.itemsize == 2 and slope == 1:
+            hu = stored.view(np.int16)  # 16-bit sums wrap, so that what fits comes out right
+            if intercept:
+                hu += np.int16(int(intercept))
+            return hu
+        return _cast(stored, slope, intercept, np.int16, np.int64)
+    if stored.dtype == np.float32 and slope == 1 and intercept == 0:
+        return stored
+    wide = np.float32 if stored.dtype.itemsize <= 4 else np.float64
+    return _cast(stored, slope, intercept, np.float32, wide)
 
 
 def _cast(
-    stored: NDArray[Any], slope: float, intercept: float, dtype: type[np.generic]
+    stored: NDArray[Any], slope: float, intercept: float, dtype: type[Any], wide: type[Any]
 ) -> NDArray[Any]:
     out = np.empty_like(stored, dtype=dtype)
-    wide = np.int64 if np.issubdtype(dtype, np.integer) else np.float32
     for source, target in zip(slabs(stored), slabs(out), strict=True):
         block = source.astype(wide)
         if slope != 1:
@@ -248,6 +244,15 @@ def _cast(
             block += wide(intercept)
         target[...] = block
     return out
+
+
+def _whole(hu: NDArray[Any]) -> NDArray[Any]:
+    """Turn floats into int16 if all are whole and fit."""
+    limits = np.iinfo(np.int16)
+    for slab in slabs(hu):
+        if not np.array_equal(slab, np.rint(slab)) or slab.max() > limits.max:
+            return hu
+    return hu.astype(np.int16, order="K")
 
 
 def _without_padding(name: str, hu: NDArray[Any]) -> tuple[str, ...]:

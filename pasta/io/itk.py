@@ -246,7 +246,7 @@ def _voxels(
     except (MemoryError, ValueError) as error:
         msg = f"{name}: shape {shape} does not fit into memory; the header seems damaged."
         raise VolumeError(msg) from error
-    got = stream.read_into(memoryview(voxels.view(np.uint8)))
+    got = stream.read_into(voxels.view(np.uint8).data)
     if got < voxels.nbytes:
         msg = (
             f"{name}: truncated: {got} of {voxels.nbytes} bytes of voxels are there. "
@@ -288,7 +288,7 @@ def write_nrrd(volume: Volume, path: Path, texts: Mapping[str, str] | None = Non
         with gzip.GzipFile(
             filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0
         ) as packed:
-            packed.write(memoryview(np.ascontiguousarray(volume.voxels.T, dtype=little)).cast("B"))
+            packed.write(np.ascontiguousarray(volume.voxels.T, dtype=little).data.cast("B"))
 
 
 def _escaped(text: str) -> str:

@@ -73,6 +73,27 @@ def read_nifti(path: Path) -> StoredImage:
     )
 
 
+def is_eight_bit_nifti(path: Path) -> bool:
+    """Tell from the header whether a NIfTI file holds bytes, as labelmaps do and CT never does."""
+    if not path.name.lower().endswith(SUFFIXES):
+        return False
+    start = bytearray(_NIFTI1_BYTES)
+    try:
+        stream = HashedStream(path)
+        if stream.starts_with(GZIP_MAGIC):
+            stream.inflate()
+        stream.read_into(memoryview(start))
+    except (OSError, VolumeError):
+        return False
+    # datatype lies at byte 70 (NIfTI-1) or 12 (NIfTI-2); 2 is uint8, 256 is int8
+    for order in ("little", "big"):
+        size = int.from_bytes(start[:4], order)
+        at = {_NIFTI1_BYTES: 70, _NIFTI2_BYTES: 12}.get(size)
+        if at is not None:
+            return int.from_bytes(start[at : at + 2], order) in {2, 256}
+    return False
+
+
 def _voxels(
     name: str, stream: HashedStream, header: Any, shape: tuple[int, int, int], dtype: np.dtype[Any]
 ) -> np.ndarray[Any, Any]:
@@ -88,7 +109,7 @@ def _voxels(
         msg = f"{name}: shape {shape} does not fit into memory; the header seems damaged."
         raise VolumeError(msg) from error
     stream.read_into(memoryview(skipped))
-    got = stream.read_into(memoryview(voxels).cast("B") if dtype.isnative else _bytes(voxels))
+    got = stream.read_into(voxels.view(np.uint8).data)
     if got < voxels.nbytes:
         msg = (
             f"{name}: truncated: {got} of {voxels.nbytes} bytes of voxels are there. "
@@ -96,10 +117,6 @@ def _voxels(
         )
         raise VolumeError(msg)
     return voxels.reshape(shape, order="F")
-
-
-def _bytes(voxels: np.ndarray[Any, Any]) -> memoryview:
-    return memoryview(voxels.view(np.uint8))
 
 
 def _affine(
@@ -111,7 +128,8 @@ def _affine(
         qform = header.get_qform(coded=True)[0]
     except HeaderDataError:
         qform = None
-    chosen, warnings = sform, ()
+    chosen = sform
+    warnings: tuple[str, ...] = ()
     if sform is None and qform is None:
         spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
         chosen = np.diag([*np.where(spacing == 0, np.nan, spacing), 1.0])
@@ -167,4 +185,4 @@ def write_nifti(volume: Volume, path: Path) -> None:
 
 def _put(file: Any, header: Any, volume: Volume) -> None:
     file.write(header.binaryblock + b"\0\0\0\0")
-    file.write(memoryview(np.ascontiguousarray(volume.voxels.T)).cast("B"))
+    file.write(np.ascontiguousarray(volume.voxels.T).data.cast("B"))

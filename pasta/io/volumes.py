@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pasta.errors import VolumeError
-from pasta.geometry import Volume
-from pasta.io.checks import StoredImage, grid_warnings, hounsfield
-from pasta.io.files import require_file
-from pasta.io.itk import META_SUFFIXES, NRRD_SUFFIXES, read_meta, read_nrrd
-from pasta.io.nifti import SUFFIXES as NIFTI_SUFFIXES
-from pasta.io.nifti import read_nifti
-
-SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
+from pasta.geometry import Acquisition, Volume
+from pasta.io.checks import grid_warnings, hounsfield
+from pasta.io.dicom import is_dicom_folder, read_dicom
+from pasta.io.labelmaps import SEGMENTATION_SUFFIX
+from pasta.io.nifti import is_eight_bit_nifti
+from pasta.io.stored import SUFFIXES, read_stored
 
 
 def read_volume(path: Path) -> Volume:
@@ -29,32 +26,54 @@ def read_volume(path: Path) -> Volume:
         VolumeError: if it is not one regular 3-D CT volume in HU; the message says why and the mend.
     """
     path = Path(path)
-    image = read_stored(path)
+    acquisition = Acquisition()
+    if path.is_dir():
+        image, acquisition = read_dicom(path.resolve())
+    else:
+        image = read_stored(path)
     voxels, doubts = hounsfield(path.name, image)
     i, j, k = voxels.shape
     return Volume(
         voxels,
         image.affine,
+        acquisition=acquisition,
         warnings=(*image.warnings, *grid_warnings((i, j, k), image.affine), *doubts),
         sha256=image.sha256,
     )
 
 
-def read_stored(path: Path) -> StoredImage:
-    """Read an image file without judging its values.
+def find_volumes(folder: Path) -> list[Path]:
+    """List what may be a CT volume in a study folder: image files and DICOM series folders.
 
-    Raises:
-        VolumeError: if the file is damaged or not one 3-D image of a known format.
+    Hidden folders and files, folders named "labels", .seg.nrrd and 8-bit NIfTI files (labelmaps) are
+    passed over. A DICOM series folder is one entry and is not searched further.
+
+    Args:
+        folder: searched with all folders below it; may be a series folder itself.
+
+    Returns:
+        Paths in sorted order.
     """
-    require_file(path)
-    name = path.name.lower()
-    if name.endswith(NIFTI_SUFFIXES):
-        return read_nifti(path)
-    if name.endswith(NRRD_SUFFIXES):
-        return read_nrrd(path)
-    if name.endswith(META_SUFFIXES):
-        return read_meta(path)
-    msg = (
-        f"{path.name}: unknown kind of file. Give one of {', '.join(SUFFIXES)}, or a DICOM folder."
-    )
-    raise VolumeError(msg)
+    if is_dicom_folder(folder):
+        return [folder]
+    found = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        kept = []
+        for name in folders:
+            if name.startswith(".") or name.lower() == "labels":
+                continue
+            if is_dicom_folder(here / name):
+                found.append(here / name)
+            else:
+                kept.append(name)
+        folders[:] = kept
+        found.extend(
+            here / name
+            for name in files
+            if not name.startswith(".")
+            and name.lower().endswith(SUFFIXES)
+            and not name.lower().endswith(SEGMENTATION_SUFFIX)
+            and not is_eight_bit_nifti(here / name)
+        )
+    return sorted(found)
