@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 SPEC_FILE = "spec.json"
 Task = Literal["segmentation", "screening", "attributes"]
 TASKS: tuple[Task, ...] = ("segmentation", "screening", "attributes")
+_THREE_AXES = [[r, a, s] for r in (0, 1) for a in (2, 3) for s in (4, 5)]  # within "RLAPSI"
 PASTA_AXCODES = "LPS"  # paper, Methods 1.2; official classification code reads "SAL" instead
 
 
@@ -187,6 +188,8 @@ def _problem(spec: ModelSpec) -> str:
         return f"task is {spec.task!r}, expected one of {', '.join(TASKS)}."
     if spec.width < 1 or spec.in_channels < 1:
         return "width and in_channels must be positive."
+    if sorted(map("RLAPSI".find, spec.axcodes)) not in _THREE_AXES:
+        return f"axcodes is {spec.axcodes!r}, expected one each of R/L, A/P and S/I, such as LPS."
     if len(spec.spacing_mm) != 3 or min(spec.spacing_mm) <= 0:
         return f"spacing_mm is {spec.spacing_mm}, expected three positive numbers."
     if len(spec.patch_shape) != 3 or any(n < 16 or n % 16 for n in spec.patch_shape):

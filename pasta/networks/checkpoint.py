@@ -227,9 +227,22 @@ def save_model(
 
 
 def save_states(
-    states: Sequence[Mapping[str, torch.Tensor]], spec: ModelSpec, folder: Path, *, half: bool
+    states: Sequence[Mapping[str, torch.Tensor]],
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    half: bool,
+    sources: Sequence[str] = (),
 ) -> Model:
-    """Write a model folder from tensors by name, one mapping per fold; see `save_model`."""
+    """Write a model folder from tensors by name, one mapping per fold; see `save_model`.
+
+    Args:
+        states: tensors of each fold.
+        spec: its `weights` are replaced.
+        folder: made where it is missing.
+        half: store float16 instead of float32.
+        sources: what errors name, one per fold.
+    """
     if not states:
         msg = f"model {spec.name}: no network to save."
         raise CheckpointError(msg)
@@ -241,7 +254,7 @@ def save_states(
         before = _weight_names(folder)
         files = []
         for fold, state in enumerate(states):
-            source = f"fold {fold} of model {spec.name}"
+            source = sources[fold] if sources else f"fold {fold} of model {spec.name}"
             stored = {
                 name: tensor.detach().to("cpu", dtype).contiguous().clone()
                 for name, tensor in fitting_state(state, network, source).items()
