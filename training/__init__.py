@@ -1,0 +1,1 @@
+"""Training of PASTA-AID's models; run from a checkout, never installed."""

@@ -1,0 +1,1 @@
+"""Synthesis of CT volumes and lesions: draw a recipe, then apply it."""
