@@ -169,6 +169,8 @@ def _place(body: Body, lesion: LesionRecipe) -> tuple[tuple[float, float, float]
     if name not in body.shapes:
         return None
     box, distance = body.shapes[name]
+    if not distance.size:  # outside the range shown
+        return None
     radius = lesion.diameter_mm / 2
     if lesion.name in WALL_LESIONS:
         fits = np.abs(distance + 2) < body.edge_mm

@@ -111,13 +111,15 @@ class NoiseBank:
         for sigma in NOISE_SIGMAS_MM:
             kernel = np.exp(-2 * np.pi**2 * sigma**2 * square).astype(np.float32)
             white = np.fft.rfftn(rng.standard_normal((n, n, n), dtype=np.float32))
-            noise = np.fft.irfftn(white * kernel, s=(n, n, n))
+            noise = np.fft.irfftn(white * kernel, s=(n, n, n), axes=(0, 1, 2))
             noise -= noise.mean()
             fields.append((noise / noise.std()).astype(np.float32))
         return cls(NOISE_SIGMAS_MM, tuple(fields))
 
     def take(self, rng: np.random.Generator, sigma_mm: float, shape: Sequence[int]) -> Floats:
         """Cut a random piece out of the field whose width is nearest, flipped at random."""
+        if 0 in shape:  # outside the range shown
+            return np.zeros(tuple(shape), dtype=np.float32)
         nearest = int(np.argmin(np.abs(np.log(np.array(self.sigmas_mm) / sigma_mm))))
         field = self.fields[nearest]
         piece = field[tuple(slice(None, None, int(rng.choice((-1, 1)))) for _ in range(3))]

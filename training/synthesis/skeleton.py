@@ -32,6 +32,8 @@ def paint_skeleton(body: Body, trunk: Trunk) -> None:
 def _paint_spine(body: Body) -> None:
     box = body.box((-62, 20, -275), (62, 130, 310), 6)
     x, y, _z = body.coordinates(box)
+    if x.shape[2] < 2:  # a slope takes two slices
+        return
     flat = body.z[:, :, box[2]]
     middle, a, b, height = (
         profile(flat, SPINE_Z, values) for values in (SPINE_Y, SPINE_A, SPINE_B, SPINE_HEIGHT)
