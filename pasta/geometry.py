@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+_PATIENT_AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +61,7 @@ class Grid:
             [(i, j, k, 1) for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float
         )
         corners[:, :3] *= np.array(self.shape) - 1
-        distance = np.abs((self.affine - other.affine) @ corners.T)
+        distance = np.linalg.norm(((self.affine - other.affine) @ corners.T)[:3], axis=0)
         return bool(distance.max() <= tolerance_mm)
 
 
@@ -141,7 +142,13 @@ def reoriented(volume: Volume, axcodes: str) -> Volume:
     """Permute and flip the axes so that they point along `axcodes`; a view, voxels are not copied.
 
     Oblique volumes keep their obliqueness: each axis takes its nearest patient direction.
+
+    Raises:
+        ValueError: if `axcodes` does not name three patient axes, such as "LPS".
     """
+    if sorted(_PATIENT_AXES.get(code, 3) for code in axcodes) != [0, 1, 2]:
+        msg = f"axcodes is {axcodes!r}, expected one each of R/L, A/P and S/I, such as 'LPS'."
+        raise ValueError(msg)
     transform = ornt_transform(io_orientation(volume.affine), axcodes2ornt(tuple(axcodes)))
     affine = volume.affine @ inv_ornt_aff(transform, volume.voxels.shape)
     return replace(volume, voxels=apply_orientation(volume.voxels, transform), affine=affine)

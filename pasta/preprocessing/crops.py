@@ -95,7 +95,8 @@ class Crop:
         """Bring a coarse map of the network's input back to the native grid, linearly.
 
         Args:
-            cells: (I, J, K) float32; each cell stands for an equal part of the patch.
+            cells: (I, J, K) float32, from convolutions of stride 2 and padding 1: at stride s, cell
+                i sees equally far around voxel s x i of the patch.
             spec: of the model.
 
         Returns:
@@ -104,7 +105,7 @@ class Crop:
         matrices = []
         for axis, weights in enumerate(self.plan.backward_weights()):
             length, wanted = self.shape[axis], spec.patch_shape[axis]
-            to_patch = axis_weights(cells.shape[axis], wanted, cells.shape[axis] / wanted)
+            to_patch = _cell_weights(cells.shape[axis], wanted)
             padded = max(length, wanted)
             first = (padded - length) // 2
             to_box = axis_weights(wanted, padded, wanted / padded)[first : first + length]
@@ -155,6 +156,13 @@ def crop_around(grid: Grid, bounds: Bounds, spec: ModelSpec) -> Crop:
 
 def _resize_weights(length: int, wanted: int, *, antialias: bool) -> torch.Tensor:
     return axis_weights(length, wanted, length / wanted, antialias=antialias)
+
+
+def _cell_weights(cells: int, wanted: int) -> torch.Tensor:
+    """Build the matrix from cells, that lie at voxels 0, s, 2s, ..., to the voxels of a patch."""
+    place = torch.arange(wanted, dtype=torch.float64) * (cells / wanted)
+    distance = (place.clamp(max=cells - 1)[:, None] - torch.arange(cells)[None]).abs()
+    return (1 - distance).clamp_(min=0).to(torch.float32)
 
 
 def _centres_inside(bound: tuple[int, int], step: float, length: int) -> slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,8 +37,6 @@ def _piecewise_linear(
     x: torch.Tensor, points: Sequence[float], values: Sequence[float]
 ) -> torch.Tensor:
     out = torch.full_like(x, values[0])
-    for (left, right), (low, high) in zip(
-        zip(points, points[1:], strict=False), zip(values, values[1:], strict=False), strict=True
-    ):
+    for (left, right), (low, high) in zip(pairwise(points), pairwise(values), strict=True):
         out += ((x - left) / (right - left)).clamp_(0, 1) * (high - low)
     return out
