@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import secrets
 import shutil
-import threading
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -63,7 +62,6 @@ class Store:
             msg = f"{error.filename}: cannot be written ({error.strerror}). Check its permissions."
             raise OutputError(msg) from error
         self._index = Index(self.private)
-        self._listing = threading.Lock()
         self._found: dict[str, Image] | None = None
 
     # --- images
@@ -71,15 +69,17 @@ class Store:
     def refresh(self) -> None:
         """Look for images again, and read all records again."""
         self._index.rebuild()
-        with self._listing:
-            self._found = self._look()
+        self.images(look_again=True)
 
-    def images(self) -> dict[str, Image]:
-        """All images by id, as of the last `refresh` and of what was uploaded since."""
-        with self._listing:
-            if self._found is None:
-                self._found = self._look()
-            found = self._found
+    def images(self, *, look_again: bool = False) -> dict[str, Image]:
+        """All images by id.
+
+        Args:
+            look_again: search the studies folder now; else files are those seen last.
+        """
+        found = self._found
+        if found is None or look_again:
+            found = self._found = self._look()
         uploads = {
             image_id: self._uploaded(image_id, record)
             for image_id, record in self._index.images().items()
@@ -94,13 +94,10 @@ class Store:
             StoreError: if there is no such image.
         """
         checked_name("image id", image_id)
-        for attempt in range(2):
-            image = self.images().get(image_id)
+        for look_again in (False, True):
+            image = self.images(look_again=look_again).get(image_id)
             if image is not None and image.path.exists():
                 return image
-            if attempt == 0:
-                with self._listing:
-                    self._found = self._look()
         msg = f"no image {image_id!r} in the store; list the images for their ids."
         raise StoreError(msg)
 

@@ -1,0 +1,1 @@
+"""Wiring between MONAI Label and the core; the core does the work."""

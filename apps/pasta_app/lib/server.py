@@ -1,0 +1,56 @@
+"""Puts our routes and checks around MONAI Label's running application."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from monailabel.config import settings
+
+from lib.guard import Guard
+from lib.routes import routers
+
+if TYPE_CHECKING:
+    from lib.config import Config
+    from lib.service import Service
+
+_log = logging.getLogger(__name__)
+
+
+def attach(service: Service, config: Config) -> bool:
+    """Take over routes of the server, if this process is one.
+
+    Works with a plain `monailabel start_server`: the application is already running when it loads
+    ours, so routes go in front of the present ones, and the checks around its finished stack.
+    """
+    server: Any = sys.modules.get("monailabel.app")
+    if server is None or getattr(server.app.state, "pasta", False):
+        return False
+    server.app.state.pasta = True
+    before = len(server.app.router.routes)
+    for router in routers(service):
+        server.app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
+    routes = server.app.router.routes
+    routes[:] = [*routes[before:], *routes[:before]]
+    server.app.openapi_schema = None
+    server.app.middleware_stack = Guard(server.app.middleware_stack, config)
+    return True
+
+
+def warm_up(service: Service, device: str) -> None:
+    """Import what the first request needs, and look at the weights, without holding up the start."""
+
+    def warm() -> None:
+        service.store.images()
+        if not service.models.refusal(()):
+            service.models.pipeline(device)
+
+    def run() -> None:
+        try:
+            warm()
+        except Exception:  # noqa: BLE001 - the server runs on and can say what is wrong
+            _log.exception("warm-up failed; the first request will say why")
+
+    threading.Thread(target=run, name="warm-up", daemon=True).start()

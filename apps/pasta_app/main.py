@@ -1,0 +1,89 @@
+"""PASTA-AID as an app of MONAI Label: `monailabel start_server --app apps/pasta_app --studies DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib import mends
+from lib.config import Config
+from lib.datastore import PastaDatastore
+from lib.infers import TASKS
+from lib.jobs import Jobs
+from lib.models import Models
+from lib.private import PrivateFolder
+from lib.server import attach, warm_up
+from lib.service import Service
+from lib.sessions import PrivateSessions
+from lib.strategies import First, Random
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+
+from pasta import __version__
+from pasta.labels import LABELS
+from pasta.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from monailabel.interfaces.datastore import Datastore
+    from monailabel.interfaces.tasks.infer_v2 import InferTask
+    from monailabel.interfaces.tasks.strategy import Strategy
+
+
+class PastaApp(MONAILabelApp):
+    """Pan-tumour CT: segmentation, screening, report."""
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        mends.apply()
+        self.config = Config.from_environment()
+        self.models = Models(self.config.models)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf),
+            name="PASTA-AID",
+            description="Pan-tumour CT annotation: research use only",
+            version=__version__,
+            labels=[label.name for label in LABELS],
+        )
+
+    def init_datastore(self) -> Datastore:
+        self.store = Store(Path(self.studies))
+        self.private = PrivateFolder(self.store.private / "run")
+        self.private.use_for_temporary_files()
+        return PastaDatastore(self.store)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        return {task.name: task(self.models) for task in TASKS}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        return {"first": First(), "random": Random()}
+
+    def _load_sessions(self, load: bool = False) -> PrivateSessions:  # noqa: ARG002
+        sessions = PrivateSessions(
+            str(self.private.path / "sessions"), settings.MONAI_LABEL_SESSION_EXPIRY
+        )
+        sessions.purge()
+        return sessions
+
+    def on_init_complete(self) -> None:
+        super().on_init_complete()
+        self.store.refresh()
+        service = Service(
+            self.store,
+            self.models,
+            self._infers,
+            Jobs(self.config.queue),
+            self.private,
+            self._sessions,
+            self.config.device,
+        )
+        if attach(service, self.config):
+            self._datastore.watch()
+            warm_up(service, self.config.device)
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
+        if str(request.get("image", "")) not in self.store.images():
+            self.store.image(str(request.get("image", "")))  # raises: never a path
+        return super().infer(request, datastore)
