@@ -220,6 +220,15 @@ def test_an_nnunet_checkpoint_brings_labels_and_intensity(prefix, tmp_path):
     assert_same_weights(network, state)
 
 
+def test_the_training_log_of_numpy_1_is_read_too(tmp_path):
+    path = tmp_path / "checkpoint_final.pth"
+    written(path, nnunet_document(seg_state(3)), _use_new_zipfile_serialization=False)
+    data = path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert b"cnumpy.core.multiarray\nscalar" in data
+    path.write_bytes(data)
+    assert inspect_checkpoint(path).num_classes == 3
+
+
 def test_labels_are_asked_for_where_names_are_ambiguous(tmp_path):
     labels = {"background": 0, "organ": 1, "tumour": 2}
     path = written(tmp_path / "checkpoint_final.pth", nnunet_document(seg_state(3), labels))
