@@ -176,8 +176,9 @@ def _extremes_hu(image: StoredImage) -> tuple[float, float]:
 
 def _refuse_not_finite(name: str, voxels: NDArray[Any]) -> None:
     # a sum is not finite if a value is not; one pass without a temporary array
-    if np.isfinite(voxels.sum(dtype=np.float64)):
-        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(voxels.sum(dtype=np.float64)):
+            return
     count = sum(int(np.count_nonzero(~np.isfinite(slab))) for slab in slabs(voxels))
     if count:
         msg = (

@@ -39,6 +39,13 @@ _TAGS = [
 _SERIES_UID = (0x0020, 0x000E)
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# pydicom 2 knows no newer syntax and raises when asked whether one is compressed
+_PLAIN = {
+    pydicom.uid.ImplicitVRLittleEndian,
+    pydicom.uid.ExplicitVRLittleEndian,
+    pydicom.uid.DeflatedExplicitVRLittleEndian,
+    pydicom.uid.ExplicitVRBigEndian,
+}
 _NOT_GIVEN = re.compile(
     r"^\W*(none|no|non|nc|ncct|n/?a|without|w/o|wo|unenhanced|non[- ]?contrast|native?|plain|0|-)\b",
     re.IGNORECASE,
@@ -336,7 +343,7 @@ def _refuse_gaps(name: str, along: FloatArray, steps: FloatArray) -> None:
 def _pixels(name: str, slices: Sequence[_Slice]) -> tuple[NDArray[Any], tuple[float, float]]:
     """Decode all slices: (K, J, I) stored values, and the rescaling that is still to be applied."""
     rescale = slices[0].rescale or (1.0, 0.0)
-    if not any(item.syntax.is_compressed and not item.syntax.is_deflated for item in slices):
+    if all(item.syntax in _PLAIN for item in slices):
         voxels = None
         for number, item in enumerate(slices, 1):
             plane = _plain(name, number, item)
@@ -377,8 +384,9 @@ def _decompressed(name: str, number: int, item: _Slice) -> NDArray[Any]:
         return plane.reshape(item.size)
     except (RuntimeError, ValueError):
         # the cause is not chained: its text holds the path of the slice, which may hold an ID
+        syntax = item.syntax.name if item.syntax.is_transfer_syntax else "unknown"
         msg = (
-            f"{name}: slice {number} cannot be decoded (transfer syntax {item.syntax.name}). "
+            f"{name}: slice {number} cannot be decoded (transfer syntax {syntax}). "
             "Export the series uncompressed."
         )
         raise VolumeError(msg) from None

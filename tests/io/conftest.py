@@ -1,6 +1,7 @@
 """Made-up volumes and DICOM slices for the tests of pasta.io."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -36,14 +37,22 @@ def labelmap(oblique_affine):
     return Volume(voxels, oblique_affine)
 
 
-@pytest.fixture
-def series(real_data, tmp_path):
-    """Ten slices of a real CT series in a folder that a test may change; and a function to do so."""
-    folder = tmp_path / "study"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def small_slices(real_data, tmp_path_factory):
+    """Ten slices of a real CT series, cut to 96 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("slices")
     for number, path in enumerate(sorted((real_data / "dicom" / "crlm_1004").glob("*.dcm"))[:10]):
-        shutil.copy(path, folder / f"MUSTERMANN_{number:02d}.dcm")
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = dataset.pixel_array[200:296, 40:136].tobytes()
+        dataset.Rows = dataset.Columns = 96
+        dataset.save_as(folder / f"MUSTERMANN_{number:02d}.dcm")
     return folder
+
+
+@pytest.fixture
+def series(small_slices, tmp_path):
+    """The small slices in a folder that a test may change."""
+    return Path(shutil.copytree(small_slices, tmp_path / "study"))
 
 
 @pytest.fixture
