@@ -77,9 +77,10 @@ class _Slice:
 
 def is_dicom_folder(folder: Path) -> bool:
     """Tell whether a folder directly holds at least one DICOM CT image."""
-    if not folder.is_dir():
+    try:
+        return any(_is_ct_image(header) for _, header in _headers(_files(folder)))
+    except OSError:  # no folder, or not ours to read
         return False
-    return any(_is_ct_image(header) for _, header in _headers(_files(folder)))
 
 
 def read_dicom(folder: Path) -> tuple[StoredImage, Acquisition]:
@@ -367,12 +368,13 @@ def _plain(name: str, number: int, item: _Slice) -> NDArray[Any]:
         order = ">" if item.syntax == pydicom.uid.ExplicitVRBigEndian else "<"
         dtype = np.dtype(f"{order}{kind}{bits // 8}")
         return np.frombuffer(data, dtype, count=item.size[0] * item.size[1]).reshape(item.size)
-    except (AttributeError, EOFError, OSError, TypeError, ValueError) as error:
+    except (AttributeError, EOFError, OSError, TypeError, ValueError):
+        # not chained: the text of the cause may hold the path of the slice, and that an ID
         msg = (
             f"{name}: the pixels of slice {number} are missing or truncated. "
             "Copy or export the series again."
         )
-        raise VolumeError(msg) from error
+        raise VolumeError(msg) from None
 
 
 def _decompressed(name: str, number: int, item: _Slice) -> NDArray[Any]:

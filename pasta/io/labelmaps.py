@@ -11,6 +11,7 @@ import numpy as np
 
 from pasta.errors import LabelError, OutputError
 from pasta.geometry import Volume
+from pasta.io.checks import slabs
 from pasta.io.files import require_file
 from pasta.io.itk import read_nrrd, write_nrrd
 from pasta.io.nifti import write_nifti
@@ -244,8 +245,9 @@ def write_labelmap(labelmap: Volume, path: Path, names: Mapping[int, str] | None
     if not path.name.endswith(SEGMENTATION_SUFFIX):
         _write(volume, path)
         return
-    counts = np.bincount(np.ravel(voxels, order="K"), minlength=256)
-    present = {int(value) for value in np.flatnonzero(counts) if value}
+    present: set[int] = set()
+    for slab in slabs(voxels):
+        present.update(np.flatnonzero(np.bincount(slab[slab != 0])).tolist())
     write_nrrd(
         volume, path, _segment_fields(volume, sorted(present | set(names or ())), names or {})
     )
