@@ -100,6 +100,7 @@ class ModelSpec:
     trained_on: str = ""
 
     def __post_init__(self) -> None:
+        """Refuse a specification that contradicts itself."""
         problem = _problem(self)
         if problem:
             msg = f"model specification {self.name!r}: {problem}"

@@ -299,7 +299,8 @@ def find_models(folder: Path | None = None) -> ModelSet:
     if not folder.is_dir():
         msg = f"{folder}: no such folder. Set {MODELS_VARIABLE} to a folder of model folders."
         raise CheckpointError(msg)
-    candidates = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
+    children = sorted(path for path in folder.iterdir() if path.is_dir())
+    candidates = [folder, *(path for path in children if not path.name.startswith("."))]
     models = [load_model(path) for path in candidates if (path / SPEC_FILE).is_file()]
     if not models and folder != PACKAGED_MODELS:
         msg = (

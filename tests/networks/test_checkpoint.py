@@ -197,6 +197,9 @@ def test_models_are_found_by_their_purpose(tmp_path, monkeypatch):
 
 def test_a_model_folder_itself_counts_as_one(tmp_path):
     saved(tmp_path / "a")
+    rest = tmp_path / "a" / ".part-of-a-killed-save"
+    rest.mkdir()
+    SEGMENTATION.save(rest)
     assert find_models(tmp_path / "a").segmentation is not None
 
 
