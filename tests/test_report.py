@@ -337,13 +337,27 @@ def test_full_text_names_sources_disagreements_and_cautions(report):
     text = full_text(report)
     assert text.count(RESEARCH_USE_ONLY) == 2
     assert "Enhanced CT (DICOM ContrastBolusAgent (0018,0010))" in text
-    assert "Shape: Irregular (network 70 %; measured: Round-like [sphericity 0.91" in text
-    assert "MEASUREMENT DISAGREES, please check" in text
+    assert (
+        "Shape: Irregular (network 70 %; MEASURED OTHERWISE, please check: Round-like "
+        "[sphericity 0.91, solidity 0.95])." in text
+    )
+    assert "Density: Hypodense (network 90 %; measured alike [delta -41 HU])." in text
     assert "Surface: not stated (no attribute weights)." in text
-    assert "not assessable, smaller than 12 mm" in text
+    assert "Homogeneous (network 60 %; measurement not assessable, smaller than 12 mm)." in text
     assert "1 liver tumor (31 mm); 1 liver cyst (11 mm)." in text
     assert "- 2 specks were dropped." in text
     assert "Caution: Larger than the patch" in text
+
+
+def test_full_text_without_weights_gives_the_measurement_alone(report):
+    measured = Measurement("Hypodense", {"delta_hu": -41.0})
+    findings = {
+        **lesion().findings,
+        "density": Finding(None, "none", measured=measured, note="no attribute weights"),
+    }
+    text = full_text(Report(report.case, report.enhancement, (lesion(findings=findings),)))
+    assert "Hypodense [delta -41 HU] by measurement alone (no attribute weights)." in text
+    assert "hypodense (measured)" in one_line(lesion(findings=findings))
 
 
 def test_full_text_of_no_lesion_does_not_exclude_one(report):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 Vector = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -123,3 +124,15 @@ class Report:
     enhancement: Finding
     lesions: tuple[LesionReport, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def to_document(self) -> dict[str, Any]:
+        """Turn into the JSON document of `report.schema.json`."""
+        from pasta.report.document import to_document  # it builds on this module
+
+        return to_document(self)
+
+    def text(self) -> str:
+        """Write in a radiologist's words."""
+        from pasta.report.prose import full_text  # it builds on this module
+
+        return full_text(self)

@@ -10,7 +10,7 @@ from pasta.labels import label_named
 from pasta.report.attributes import LOCATIONS, PREDICTED, attribute_named
 
 if TYPE_CHECKING:
-    from pasta.report.findings import Finding, LesionReport, Report
+    from pasta.report.findings import Finding, LesionReport, Measurement, Report
 
 _PHRASES = {"Irregular": "irregular shape", "Round-like": "round-like shape"}
 
@@ -103,28 +103,48 @@ def _lesion_lines(lesion: LesionReport) -> list[str]:
 
 def _statement(finding: Finding) -> str:
     """Value, who says so, and the measurement beside it."""
-    parts = []
-    if finding.value is None:
-        text = "not stated"
-    else:
-        text = finding.value
-        probability = finding.probabilities.get(finding.value)
-        parts.append(
-            finding.source if probability is None else f"{finding.source} {_percent(probability)}"
-        )
-    if finding.note:
-        parts.append(finding.note.rstrip("."))
     measured = finding.measured
+    if finding.value is None:
+        return _unstated(finding)
+    probability = finding.probabilities.get(finding.value)
+    parts = [
+        finding.source if probability is None else f"{finding.source} {_percent(probability)}",
+        finding.note.rstrip("."),
+    ]
     if measured is not None:
-        numbers = ", ".join(
-            f"{name.replace('_', ' ')} {value:.3g}" for name, value in measured.numbers.items()
+        parts.append(
+            f"MEASURED OTHERWISE, please check: {_measurement(measured)}"
+            if finding.disagrees
+            else _measurement(measured, agrees=measured.value == finding.value)
         )
-        says = measured.value or f"not assessable, {measured.note.rstrip('.')}"
-        detail = f" [{numbers}]" if numbers and measured.value else ""
-        parts.append(f"measured: {says}{detail}")
-    if finding.disagrees:
-        parts.append("MEASUREMENT DISAGREES, please check")
-    return f"{text} ({'; '.join(parts)})" if parts else text
+    return f"{finding.value} ({'; '.join(part for part in parts if part)})"
+
+
+def _unstated(finding: Finding) -> str:
+    measured, note = finding.measured, finding.note.rstrip(".")
+    if measured is None or (measured.value is None and not measured.note):
+        return f"not stated ({note})" if note else "not stated"
+    if measured.value is None:
+        return f"not assessable ({'; '.join(part for part in (note, measured.note) if part)})"
+    text = f"{_measurement(measured)} by measurement alone"
+    return f"{text} ({note})" if note else text
+
+
+def _measurement(measured: Measurement, *, agrees: bool = False) -> str:
+    if measured.value is None:
+        return f"measurement not assessable, {measured.note.rstrip('.')}"
+    numbers = ", ".join(_quantity(name, value) for name, value in measured.numbers.items())
+    note = measured.note.rstrip(".")
+    detail = "; ".join(part for part in (numbers, note) if part)
+    head = "measured alike" if agrees else measured.value
+    return f"{head} [{detail}]" if detail else head
+
+
+def _quantity(name: str, value: float) -> str:
+    for ending, unit in (("_hu", " HU"), ("_mm", " mm")):
+        if name.endswith(ending):
+            return f"{name.removesuffix(ending).replace('_', ' ')} {value:.3g}{unit}"
+    return f"{name.replace('_', ' ')} {value:.3g}"
 
 
 def _impression(report: Report) -> str:
