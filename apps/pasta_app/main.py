@@ -84,6 +84,9 @@ class PastaApp(MONAILabelApp):
             warm_up(service, self.config.device)
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:
-        if str(request.get("image", "")) not in self.store.images():
-            self.store.image(str(request.get("image", "")))  # raises: never a path
-        return super().infer(request, datastore)
+        """Run a task as MONAI Label's batch inference does; results of JSON are kept too."""
+        image = self.store.image(str(request.get("image", ""))).id  # an id, never a path
+        result = super().infer(request, datastore)
+        if request.get("save_label") and not result["file"]:
+            self.store.update_image_info(image, {f"result.{request['model']}": result["params"]})
+        return result

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pasta.errors import OutputError
+from pasta.errors import LabelError, OutputError
 from pasta.geometry import Grid
+from pasta.io import read_labelmap
 from pasta.store.names import stem_of
 
 if TYPE_CHECKING:
@@ -94,3 +96,32 @@ def facts_of(record: Mapping[str, Any]) -> tuple[Grid, str] | None:
         return Grid(affine, (i, j, k)), str(record["sha256"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def fitting(label: Path | Volume, grid: Grid) -> Volume:
+    """Read a label and check that it lies on the grid of its image.
+
+    Raises:
+        LabelError: if it does not, or holds unknown values.
+    """
+    if isinstance(label, Path):
+        label = read_labelmap(label, grid)
+    if not label.grid.matches(grid):
+        msg = (
+            f"the label has grid {label.grid.shape}, the image {grid.shape}, or they lie at "
+            "different places; resample the label to the image first."
+        )
+        raise LabelError(msg)
+    return replace(label, affine=grid.affine)
+
+
+def last_version(folder: Path) -> int:
+    """Find the highest version number in a folder, complete or not; 0 if there is none."""
+    numbers = (path.name[1:].split(".")[0] for path in folder.glob("v*.*"))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def values_in(labelmap: Volume) -> tuple[int, ...]:
+    """List the label values that occur, without background."""
+    counts = np.bincount(np.ravel(labelmap.voxels, order="K"))
+    return tuple(int(value) for value in np.flatnonzero(counts) if value)

@@ -16,12 +16,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pasta.errors import LabelError, OutputError, StoreError
+from pasta.errors import OutputError, StoreError
 from pasta.geometry import Grid, Volume
-from pasta.io import find_volumes, read_labelmap, read_volume, write_labelmap
-from pasta.store.facts import copied, facts_document, facts_of, private_folder, stat_of
+from pasta.io import find_volumes, read_volume, write_labelmap
+from pasta.store.facts import (
+    copied,
+    facts_document,
+    facts_of,
+    fitting,
+    last_version,
+    private_folder,
+    stat_of,
+    values_in,
+)
 from pasta.store.index import RECORD_FILE, Index, read_label
 from pasta.store.names import (
     checked_name,
@@ -121,7 +128,7 @@ class Store:
             info: what the client says about it.
 
         Returns:
-            Id of the image; that of the present one if the very same bytes are there already.
+            Its id; that of the present image if the very same bytes are there already.
 
         Raises:
             StoreError: if another image has the wanted id, or it looks like a path.
@@ -215,20 +222,16 @@ class Store:
         checked_name("tag", tag)
         checked_name("reader", reader)
         grid, image_sha256 = self._facts(self.image(image_id))
-        labelmap = _fitting(label, grid)
+        labelmap = fitting(label, grid)
         folder = self.private / "labels" / image_id / tag / reader
         folder.mkdir(parents=True, exist_ok=True)
         incoming = folder / f"incoming-{secrets.token_hex(8)}.nii.gz"
         try:
             write_labelmap(labelmap, incoming)
             sha256 = hashlib.sha256(incoming.read_bytes()).hexdigest()
-            values = tuple(
-                int(value)
-                for value in np.flatnonzero(np.bincount(labelmap.voxels.ravel(order="K")))
-                if value
-            )
+            values = values_in(labelmap)
             with self._index.writing() as index:
-                version = _last_version(folder) + 1
+                version = last_version(folder) + 1
                 record = LabelRecord(
                     image_id,
                     tag,
@@ -270,13 +273,8 @@ class Store:
         """Current labels of one image or of all, without withdrawn ones."""
         known = self._index.labels()
         chosen = known.values() if image_id is None else (known.get(image_id, {}),)
-        return [
-            record
-            for tags in chosen
-            for readers in tags.values()
-            for record in readers.values()
-            if not record.withdrawn
-        ]
+        tags = (readers for image in chosen for readers in image.values())
+        return [record for found in tags for record in found.values() if not record.withdrawn]
 
     def history(self, image_id: str, tag: str, reader: str) -> list[LabelRecord]:
         """Every version of a label, oldest first."""
@@ -298,7 +296,7 @@ class Store:
         current = self.label(image_id, tag, reader)
         folder = self._label_folder(image_id, tag, current.reader)
         with self._index.writing() as index:
-            version = _last_version(folder) + 1
+            version = last_version(folder) + 1
             record = replace(
                 current,
                 version=version,
@@ -334,8 +332,6 @@ class Store:
             if record.tag == "final" and record.image in images:
                 final.add(record.image)
         return {"total": len(images), "completed": len(final), "label_tags": tags}
-
-    # --- inside
 
     def _look(self) -> dict[str, Image]:
         found: dict[str, Image] = {}
@@ -394,23 +390,6 @@ class Store:
 
 def _merged(record: dict[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "info": {**record.get("info", {}), **info}}
-
-
-def _fitting(label: Path | Volume, grid: Grid) -> Volume:
-    if isinstance(label, Path):
-        label = read_labelmap(label, grid)
-    if not label.grid.matches(grid):
-        msg = (
-            f"the label has grid {label.grid.shape}, the image {grid.shape}, or they lie at "
-            "different places; resample the label to the image first."
-        )
-        raise LabelError(msg)
-    return replace(label, affine=grid.affine)
-
-
-def _last_version(folder: Path) -> int:
-    numbers = [int(path.name[1:5]) for path in folder.glob("v[0-9][0-9][0-9][0-9].*")]
-    return max(numbers, default=0)
 
 
 def _now() -> str:

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -23,12 +22,3 @@ def save_ct():
 def store(tmp_path, save_ct):
     save_ct(tmp_path / "studies" / "ct.nii.gz")
     return Store(tmp_path / "studies")
-
-
-@pytest.fixture(scope="session")
-def data():
-    root = Path(__file__).parents[2]
-    folder = Path(os.environ.get("PASTA_DATA") or root / ".." / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"no real CT data: PASTA_DATA names no folder ({folder})")
-    return folder

@@ -38,10 +38,10 @@ def test_a_name_made_to_look_like_a_hashed_id_is_hashed_itself(tmp_path):
     assert image_id_of(PurePath(f"{hashed}.nii.gz")) != hashed
 
 
-def test_a_series_folder_is_one_image(tmp_path, data):
+def test_a_series_folder_is_one_image(tmp_path, real_data):
     import shutil
 
-    shutil.copytree(data / "dicom" / "crlm_1004", tmp_path / "case 1")
+    shutil.copytree(real_data / "dicom" / "crlm_1004", tmp_path / "case 1")
     store = Store(tmp_path)
     (image,) = store.images().values()
     assert image.kind == "series"
@@ -52,10 +52,10 @@ def test_a_series_folder_is_one_image(tmp_path, data):
     assert store.save_label(image.id, labelmap, tag="final", reader="ann").version == 1
 
 
-def test_the_studies_folder_may_be_a_series_itself(tmp_path, data):
+def test_the_studies_folder_may_be_a_series_itself(tmp_path, real_data):
     import shutil
 
-    shutil.copytree(data / "dicom" / "crlm_1004", tmp_path / "series")
+    shutil.copytree(real_data / "dicom" / "crlm_1004", tmp_path / "series")
     (tmp_path / "series").chmod(0o755)
     store = Store(tmp_path / "series")
     (image_id,) = store.images()

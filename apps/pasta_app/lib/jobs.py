@@ -35,6 +35,7 @@ class Job:
         self.model = model
         self.state = "waiting"
         self.cancelled = threading.Event()
+        self.future: Future[Any] | None = None
         self._fraction = 0.0
         self._stage = "waiting"
         self._start = time.monotonic()
@@ -102,7 +103,9 @@ class Jobs:
             for old in list(self._jobs)[: max(0, len(self._jobs) - _REMEMBERED)]:
                 if self._jobs[old].state not in ("waiting", "running"):
                     del self._jobs[old]
-        return self._worker.submit(self._run, job, work)
+            future = self._worker.submit(self._run, job, work)
+            job.future = future
+        return future
 
     def get(self, job_id: str) -> dict[str, Any] | None:
         """State of one job; None if it is not known (any more)."""
@@ -115,12 +118,14 @@ class Jobs:
         return {**job.document(), "position": position}
 
     def cancel(self, job_id: str) -> bool:
-        """Ask a job to stop; False if it is not known."""
+        """Ask a job to stop, at once if it waits; False if it is not known."""
         with self._guard:
             job = self._jobs.get(job_id)
         if job is None:
             return False
         job.cancelled.set()
+        if job.future is not None and job.future.cancel():
+            job.finish("cancelled")  # it never began: nobody else says so
         return True
 
     def document(self) -> dict[str, Any]:

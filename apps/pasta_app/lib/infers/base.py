@@ -108,7 +108,7 @@ class PastaTask(InferTask):
             volume = read_volume(Path(request["image"]))
             label = request.get("label")
             labelmap = read_labelmap(Path(label), volume.grid) if label else None
-            options = request.get("options") or Options()
+            options = Options(device=str(request.get("device") or "auto"))
             outcome = self.run(Inputs(volume, labelmap, options, "all", folder, _silent))
             if outcome.file is None:
                 return None, outcome.document

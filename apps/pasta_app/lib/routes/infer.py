@@ -11,7 +11,7 @@ from requests_toolbelt import MultipartEncoder
 from starlette.concurrency import run_in_threadpool
 
 from lib import service as work
-from lib.answers import http_error
+from lib.answers import CLIENT_CLOSED, http_error
 from lib.jobs import Job
 from lib.options import Options, RequestError, parse
 from lib.service import Answer, Service, received
@@ -101,20 +101,16 @@ def _refuse_nonsense(service: Service, options: Options, image: str, model: str)
 async def _done(service: Service, asked: work.Request, request: Request) -> Answer:
     """Wait for the work; stop it when the client goes away."""
     job = Job(asked.options.job, asked.task.name)
-    future = service.jobs.submit(job, lambda: service.run(asked, job))
-    waiting = asyncio.wrap_future(future)
+    waiting = asyncio.wrap_future(service.jobs.submit(job, lambda: service.run(asked, job)))
     try:
         while not waiting.done():
             await asyncio.wait({waiting}, timeout=POLL_SECONDS)
             if not waiting.done() and await request.is_disconnected():
-                job.cancelled.set()
-                if future.cancel():  # not begun: nobody else would say so
-                    job.finish("cancelled")
+                service.jobs.cancel(job.id)
         return waiting.result()
     except asyncio.CancelledError:
-        job.cancelled.set()
-        job.finish("cancelled")
-        raise HTTPException(499, f"job {job.id} was cancelled.") from None
+        service.jobs.cancel(job.id)
+        raise HTTPException(CLIENT_CLOSED, f"job {job.id} was cancelled.") from None
 
 
 def _response(answer: Answer, output: str) -> Response:

@@ -1,10 +1,11 @@
 """/activelearning, /train, /scoring, /batch: checked before MONAI Label's own code sees them."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, HTTPException
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, train
+from monailabel.endpoints import batch_infer, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
@@ -26,9 +27,20 @@ def router(service: Service) -> APIRouter:
     def sample(
         strategy: str, params: dict[str, Any] | None = Body(None), user: User = reader
     ) -> dict[str, Any]:
-        _known("strategy", strategy, app_instance().info()["strategies"])
-        found: dict[str, Any] = activelearning.sample(strategy, _clean(params), user.username)
-        return found
+        app = app_instance()
+        _known("strategy", strategy, app.info()["strategies"])
+        given = _clean(params)
+        found: dict[str, Any] = app.next_sample({**given, "strategy": strategy})
+        if not found:
+            return {}
+        image = found["id"]
+        shown = service.store.image_info(image).get("strategy", {})
+        shown[strategy] = {
+            "ts": int(time.time()),
+            "client_id": given.get("client_id", user.username),
+        }
+        service.store.update_image_info(image, {"strategy": shown})
+        return {**service.store.image_info(image), **found}
 
     @routes.post("/train/{model}", summary="Train a model")
     def train_model(
