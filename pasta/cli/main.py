@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "demo": "server with one CT through all tasks, from a checkout (`make run`)",
     "predict": "one CT to mask, tumour probability and structured report, without a server",
     "weights": "inspect published checkpoints and import them as model folders",
 }
