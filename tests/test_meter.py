@@ -357,10 +357,10 @@ def test_large_lesion_is_measured_on_a_coarser_grid():
 def test_a_lesion_takes_a_fraction_of_a_second():
     scene = Scene(noise=8.0)
     scene.add(scene.ball(10.0), -40)
-    start = time.process_time()
+    start = time.thread_time()
     for _ in range(5):
         scene.measure()
-    assert (time.process_time() - start) / 5 < 0.4  # 0.08 s on an idle core
+    assert (time.thread_time() - start) / 5 < 0.4  # 0.08 s on an idle core
 
 
 @pytest.fixture(scope="module")
