@@ -21,6 +21,10 @@ class CheckpointError(PastaError, ValueError):
     """Weights or a model specification are missing, damaged or do not fit the network."""
 
 
+class DeviceError(PastaError, ValueError):
+    """The device asked for is unknown or not there."""
+
+
 class OutputError(PastaError, OSError):
     """A result cannot be written (no space, no permission)."""
 

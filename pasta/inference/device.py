@@ -6,12 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from pasta.errors import DeviceError
+
 
 def chosen_device(name: str = "auto") -> torch.device:
     """Turn "auto", "cpu", "cuda" or "cuda:1" into a device; "auto" takes a GPU where there is one.
 
     Raises:
-        ValueError: if the device is unknown or not there.
+        DeviceError: if the device is unknown or not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,7 +26,7 @@ def chosen_device(name: str = "auto") -> torch.device:
     )
     if not usable:
         msg = f"device {name!r} is not available here; use auto, cpu or cuda[:index]."
-        raise ValueError(msg)
+        raise DeviceError(msg)
     return device
 
 

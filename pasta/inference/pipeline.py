@@ -44,7 +44,7 @@ class Pipeline:
         mirror: average over eight flips; eight times slower.
 
     Raises:
-        ValueError: if the device is not there.
+        DeviceError: if the device is not there.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Sliding windows that skip air, stream along the body and keep memory within a budget.
 
 Scores of overlapping windows are blended with a Gaussian (as nnU-Net does), averaged over folds and
-mirrored copies. Windows advance along the last axis (inferior to superior); a slab of scores leaves
-the accumulator as soon as no later window can touch it, so memory does not grow with scan length.
+mirrored copies. Windows advance along the first axis (slices, see `pasta.networks.turning`); a slab
+of scores leaves the accumulator as soon as no later window can touch it, so memory does not grow
+with scan length.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Slab:
     """Finished scores of some slices.
 
     Attributes:
-        first: index of the first slice along the model grid's last axis.
-        scores: (classes, I, J, slices) float32 logits of the tile.
+        first: index of the first slice along the model grid's first axis.
+        scores: (classes, slices, rows, columns) float32 logits of the tile.
     """
 
     first: int
@@ -55,12 +56,12 @@ def body_box(
     """Find the body in a CT, coarsely.
 
     Args:
-        hu: (I, J, K) HU.
+        hu: (S, P, L) HU, slices first.
         spacing_mm: smallest spacing, sets the coarseness (about 4 mm).
         pad_mm: added around the body on every side.
 
     Returns:
-        (I, J, K) mask at the volume's resolution (blocks of the coarse grid), filled so that lung
+        (S, P, L) mask at the volume's resolution (blocks of the coarse grid), filled so that lung
         counts as body, and the half-open box around it. A scan without body gives an empty mask and
         an empty box.
     """
@@ -72,8 +73,8 @@ def body_box(
         return np.zeros(hu.shape, dtype=bool), (slice(0, 0),) * 3
     sizes = np.bincount(parts.ravel())[1:]
     coarse = np.isin(parts, 1 + np.flatnonzero(sizes >= 0.1 * sizes.max()))
-    for k in range(coarse.shape[2]):  # per slice: the lung is open to air only at the scan's ends
-        coarse[:, :, k] = ndimage.binary_fill_holes(coarse[:, :, k])
+    for index in range(coarse.shape[0]):  # by slices: the lung opens to air only at the scan's ends
+        coarse[index] = ndimage.binary_fill_holes(coarse[index])
     coarse = ndimage.binary_dilation(coarse, iterations=max(1, round(pad_mm / (step * spacing_mm))))
     mask = coarse.repeat(step, 0).repeat(step, 1).repeat(step, 2)
     mask = mask[: hu.shape[0], : hu.shape[1], : hu.shape[2]]
@@ -136,7 +137,7 @@ class WindowedNetwork:
         """Place windows over a box, leaving out those that hold no body.
 
         Returns:
-            Start voxels (may be negative), sorted along the last axis first.
+            Start voxels (may be negative), in ascending order.
         """
         axes = [
             window_starts(part.start, part.stop, length, self.overlap)
@@ -144,7 +145,7 @@ class WindowedNetwork:
         ]
         return [
             (i, j, k)
-            for k, i, j in itertools.product(axes[2], axes[0], axes[1])
+            for i, j, k in itertools.product(*axes)
             if mask[self._inside((i, j, k), mask.shape)].any()
         ]
 
@@ -171,12 +172,14 @@ class WindowedNetwork:
         total: torch.Tensor | None = None
         with torch.inference_mode(), fast_precision(self.device):
             for network, axes in itertools.product(self.networks, self.flips):
-                out = network(x.flip(axes) if axes else x).flip(axes).float()[0]
+                out = network(x.flip(axes)).flip(axes) if axes else network(x)
+                out = out.float()[0]
                 total = out if total is None else total + out
         if total is None:
             msg = "no network given."
             raise ValueError(msg)
-        return total / (len(self.networks) * len(self.flips))
+        copies = len(self.networks) * len(self.flips)
+        return total / copies if copies > 1 else total
 
     def slabs(
         self,
@@ -186,83 +189,92 @@ class WindowedNetwork:
         dtype: torch.dtype,
         tick: Callable[[], None],
     ) -> Iterator[Slab]:
-        """Blend windows and yield finished slabs, in ascending order, without gaps.
+        """Blend windows and yield finished slabs, in ascending order.
+
+        Each slab begins with the last slice of the one before, so that scores can be interpolated
+        across the seam.
 
         Args:
-            hu: (I, J, K) HU on the model's grid.
+            hu: (S, P, L) HU on the model's grid.
             windows: from `plan`.
-            tile: the rows and columns wanted.
+            tile: the rows and columns (second and third axis) wanted.
             dtype: of the accumulator.
             tick: called after every window; may raise to stop.
         """
-        depth = self.spec.patch_shape[2]
-        shape = hu.shape
-        rows, columns = tile
-        extent = (rows.stop - rows.start, columns.stop - columns.start)
-        size = (self.spec.num_outputs, *extent, depth)
-        scores = torch.zeros(size, dtype=dtype, device=self.device)
-        weight = torch.zeros(size[1:], dtype=torch.float32, device=self.device)
+        depth = self.spec.patch_shape[0]
+        length = hu.shape[0]
+        extent = (tile[0].stop - tile[0].start, tile[1].stop - tile[1].start)
+        classes = self.spec.num_outputs
+        scores = torch.zeros((classes, depth, *extent), dtype=dtype, device=self.device)
+        weight = torch.zeros((depth, *extent), device=self.device)
         base = 0  # slice that the accumulator starts at
         done = 0  # slices below are yielded
+        seam: torch.Tensor | None = None
 
         def finished(upto: int) -> Slab:
-            count = upto - done
-            at = slice(done - base, upto - base)
-            part = scores[..., at].float() / weight[None, :, :, at].clamp(min=1e-8)
-            unseen = weight[:, :, at] == 0
-            part[:, unseen] = 0
-            part[0, unseen] = BACKGROUND_LOGIT
-            return Slab(done, part[..., :count])
+            """Take slices `done` to `upto` out; those beyond the accumulator saw no window."""
+            nonlocal done, seam
+            lead = 0 if seam is None else 1
+            out = torch.zeros((classes, lead + upto - done, *extent), device=self.device)
+            if seam is not None:
+                out[:, 0] = seam
+            inside = slice(done - base, min(upto - base, depth))
+            seen = out[:, lead : lead + max(0, inside.stop - inside.start)]
+            unseen = torch.ones(out.shape[1:], dtype=torch.bool, device=self.device)
+            unseen[:lead] = False
+            if seen.shape[1]:
+                torch.div(scores[:, inside], weight[inside].clamp(min=1e-8), out=seen)
+                unseen[lead : lead + seen.shape[1]] = weight[inside] == 0
+            out[0].masked_fill_(unseen, BACKGROUND_LOGIT)
+            slab = Slab(done - lead, out)
+            done, seam = upto, out[:, -1].clone()
+            return slab
 
-        for k, group in itertools.groupby(windows, key=lambda start: start[2]):
-            front = max(0, k)
-            if front > done and done < base + depth:
-                upto = min(front, base + depth, shape[2])
-                yield finished(upto)
-                done = upto
-            while done < front:  # no window at all: air between two bodies
-                upto = min(front, done + depth)
-                yield self._empty(done, upto, extent)
-                done = upto
+        for first, group in itertools.groupby(windows, key=lambda start: start[0]):
+            front = max(0, first)
+            while done < front:
+                yield finished(min(front, max(done, base) + depth))
             shift = front - base
             keep = max(0, depth - shift)
-            scores[..., :keep] = scores[..., shift : shift + keep].clone()
-            weight[..., :keep] = weight[..., shift : shift + keep].clone()
-            scores[..., keep:] = 0
-            weight[..., keep:] = 0
-            base = front
+            if shift:
+                scores[:, :keep] = scores[:, shift : shift + keep].clone()
+                weight[:keep] = weight[shift : shift + keep].clone()
+                scores[:, keep:] = 0
+                weight[keep:] = 0
+                base = front
             for start in group:
-                inside = self._inside(start, shape)
-                clipped = (
-                    slice(max(inside[0].start, rows.start), min(inside[0].stop, rows.stop)),
-                    slice(max(inside[1].start, columns.start), min(inside[1].stop, columns.stop)),
-                    inside[2],
-                )
-                if all(part.start < part.stop for part in clipped):
-                    source = tuple(
-                        slice(part.start - s, part.stop - s)
-                        for part, s in zip(clipped, start, strict=True)
-                    )
-                    target = tuple(
-                        slice(part.start - o, part.stop - o)
-                        for part, o in zip(clipped, (rows.start, columns.start, base), strict=True)
-                    )
-                    blend = self.importance[source]
-                    out = self.logits(hu, start)[(slice(None), *source)]
-                    scores[(slice(None), *target)] += (out * blend).to(dtype)
-                    weight[target] += blend
+                self._blend(hu, start, tile, scores, weight, base)
                 tick()
-        if windows:
-            upto = min(base + depth, shape[2])
-            if upto > done:
-                yield finished(upto)
-                done = upto
-        while done < shape[2]:
-            upto = min(shape[2], done + depth)
-            yield self._empty(done, upto, extent)
-            done = upto
+        while done < length:
+            yield finished(min(length, max(done, base) + depth))
 
-    def _empty(self, first: int, stop: int, extent: tuple[int, int]) -> Slab:
-        scores = torch.zeros((self.spec.num_outputs, *extent, stop - first), device=self.device)
-        scores[0] = BACKGROUND_LOGIT
-        return Slab(first, scores)
+    def _blend(
+        self,
+        hu: torch.Tensor,
+        start: tuple[int, int, int],
+        tile: tuple[slice, slice],
+        scores: torch.Tensor,
+        weight: torch.Tensor,
+        base: int,
+    ) -> None:
+        """Add one window to the accumulator, as far as it lies in the tile."""
+        slices, rows, columns = self._inside(start, hu.shape)
+        rows = slice(max(rows.start, tile[0].start), min(rows.stop, tile[0].stop))
+        columns = slice(max(columns.start, tile[1].start), min(columns.stop, tile[1].stop))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return
+        part = (slices, rows, columns)
+        source = _shifted(part, start)
+        target = _shifted(part, (base, tile[0].start, tile[1].start))
+        blend = self.importance[source]
+        out = self.logits(hu, start)[(slice(None), *source)]
+        if scores.dtype == torch.float32:
+            scores[(slice(None), *target)].addcmul_(out, blend)
+        else:
+            scores[(slice(None), *target)] += (out * blend).to(scores.dtype)
+        weight[target] += blend
+
+
+def _shifted(box: Box, origin: tuple[int, int, int]) -> Box:
+    i, j, k = (slice(part.start - o, part.stop - o) for part, o in zip(box, origin, strict=True))
+    return i, j, k
