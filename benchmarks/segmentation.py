@@ -1,6 +1,5 @@
 """Our engine against nnU-Net's predictor: same network, same weights, same CT, same run.
 
-Usage: python -m benchmarks.segmentation CT --peer-python PATH [--repeats 3] [--spacing MM]
 Both start from the file on disk and end with the labelmap on disk, mirroring off, windows overlapping
 by half, linear resampling, no anti-aliasing. The network has width 16: the shipped weights, widened
 without changing what they compute. Best of the repeats counts; each run is a process of its own.
@@ -8,7 +7,6 @@ without changing what they compute. Best of the repeats counts; each run is a pr
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -51,23 +49,23 @@ def agreement(found: np.ndarray, reference: np.ndarray) -> float:
     return float((found == reference)[foreground].mean())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ct", type=Path)
-    parser.add_argument("--peer-python", required=True, help="of an environment with nnunetv2")
-    parser.add_argument("--model", type=Path, default=PACKAGED_MODELS / "segmentation")
-    parser.add_argument("--spacing", type=float, help="mm, instead of the model's own")
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    changes: dict[str, object] = {"antialias": False}
-    if args.spacing:
-        changes["spacing_mm"] = (args.spacing,) * 3
-    with tempfile.TemporaryDirectory() as temporary:
-        table(args.ct, args.peer_python, args.model, changes, args.repeats, Path(temporary))
-    return 0
-
-
 def table(
+    ct: Path,
+    peer_python: str,
+    *,
+    model: Path = PACKAGED_MODELS / "segmentation",
+    spacing: float | None = None,
+    repeats: int = 3,
+) -> None:
+    """Print one table; `spacing` in mm replaces the model's own."""
+    changes: dict[str, object] = {"antialias": False}
+    if spacing:
+        changes["spacing_mm"] = (spacing,) * 3
+    with tempfile.TemporaryDirectory() as temporary:
+        _table(ct, peer_python, model, changes, repeats, Path(temporary))
+
+
+def _table(
     ct: Path, peer_python: str, model: Path, changes: dict[str, object], repeats: int, folder: Path
 ) -> None:
     spec = save_widened(model, folder / "wide", **changes).spec
@@ -102,8 +100,4 @@ def table(
     liver = measured("ours, organs=[liver]", ours, "--organs", "liver")
     values = [label_named("liver").value, *(lesion.value for lesion in lesions_of("liver"))]
     wanted = np.where(np.isin(whole, values), whole, 0)
-    print(f"{agreement(liver, wanted):.4f} with the whole scan's liver |", flush=True)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    print(f"{agreement(liver, wanted):.4f} with the whole scan's liver |\n", flush=True)

@@ -1,13 +1,11 @@
 """Our server against stock MONAI Label transforms: one whole round trip with a no-op network.
 
-Usage: python -m benchmarks.server CT --peer-python PATH [--repeats 3]
 The CT is padded and repeated to 512 x 512 x 300. Each server is asked three times for a mask over HTTP,
 from the image in its store to the mask in the client's memory; the first answer warms it up.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import os
 import shutil
@@ -109,12 +107,8 @@ def round_trips(address: str, pid: int, repeats: int) -> tuple[float, float, np.
     return min(seconds[1:]), int(peak.split()[1]) / 1024, np.asarray(image.dataobj) > 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ct", type=Path)
-    parser.add_argument("--peer-python", required=True, help="of an environment with torchvision")
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
+def table(ct: Path, peer_python: str, *, repeats: int = 3) -> None:
+    """Print the table; `peer_python` belongs to the peers' environment."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_model(folder / "models" / "segmentation")
@@ -131,14 +125,14 @@ def main() -> int:
         base: tuple[float, float] | None = None
         masks = []
         for name, python, app in (
-            ("stock MONAI Label transforms", args.peer_python, stock),
+            ("stock MONAI Label transforms", peer_python, stock),
             ("ours", sys.executable, ours),
         ):
             studies = folder / f"studies_{app.name}"
             studies.mkdir()
-            enlarged(args.ct, studies / "ct.nii.gz")
+            enlarged(ct, studies / "ct.nii.gz")
             with server(python, app, studies, folder / "models") as (address, pid):
-                seconds, peak, mask = round_trips(address, pid, args.repeats)
+                seconds, peak, mask = round_trips(address, pid, repeats)
             masks.append(mask)
             base = base or (seconds, peak)
             print(
@@ -148,8 +142,3 @@ def main() -> int:
             )
         both = 2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())
         print(f"\nDice of the two masks: {both:.3f}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
