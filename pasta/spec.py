@@ -193,8 +193,8 @@ def _problem(spec: ModelSpec) -> str:
         return f"axcodes is {spec.axcodes!r}, expected one each of R/L, A/P and S/I, such as LPS."
     if len(spec.spacing_mm) != 3 or min(spec.spacing_mm) <= 0:
         return f"spacing_mm is {spec.spacing_mm}, expected three positive numbers."
-    if len(spec.patch_shape) != 3 or any(n < 16 or n % 16 for n in spec.patch_shape):
-        return f"patch_shape is {spec.patch_shape}, expected three multiples of 16."
+    if len(spec.patch_shape) != 3 or any(n < 32 or n % 16 for n in spec.patch_shape):
+        return f"patch_shape is {spec.patch_shape}, expected three multiples of 16, 32 or more."
     if spec.task == "segmentation":
         if any(n % 32 for n in spec.patch_shape):
             return f"patch_shape is {spec.patch_shape}, the UNet needs multiples of 32."
