@@ -12,7 +12,7 @@ from lib.infers import TASKS
 from lib.jobs import Jobs
 from lib.models import Models
 from lib.private import PrivateFolder
-from lib.server import attach, warm_up
+from lib.server import attach, clean_up_when_stopped, warm_up
 from lib.service import Service
 from lib.sessions import PrivateSessions
 from lib.strategies import First, Random
@@ -81,6 +81,7 @@ class PastaApp(MONAILabelApp):
         )
         if attach(service, self.config):
             self._datastore.watch()
+            clean_up_when_stopped(service)
             warm_up(service, self.config.device)
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> Any:

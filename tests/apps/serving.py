@@ -24,7 +24,7 @@ from pasta.spec import ModelSpec, Segmental, ZScore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = REPOSITORY / "apps" / "pasta_app"
-START_SECONDS = 180
+START_SECONDS = 300
 LIVER = 2
 MASK_MODELS = ("pasta_segmentation", "pasta_diagnosis")
 MODELS = (*MASK_MODELS, "pasta_screening", "pasta_report")

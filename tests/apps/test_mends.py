@@ -4,6 +4,7 @@ import base64
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from packaging.specifiers import SpecifierSet
-from serving import APP, REPOSITORY, Server, body, save_ct
+from serving import APP, MODELS, REPOSITORY, Server, body, save_ct
 
 NOT_NEEDED = ("sam2", "torchvision", "mlflow", "openslide", "numpymaxflow", "sklearn", "bcrypt")
 ENVIRONMENT = "from lib import mends; mends.apply(); "
@@ -139,49 +140,67 @@ def test_what_a_start_writes_into_the_app_folder_is_ignored_by_git(server):
     assert not [line for line in status.splitlines() if not line.endswith(".py")]
 
 
-def test_what_a_killed_server_left_is_gone_after_the_next_start(tmp_path, models):
-    studies = tmp_path / "studies"
-    ct = save_ct(studies / "ct.nii.gz", body())
-    run = studies / ".pasta" / "run"
-    first = Server(studies, models, tmp_path / "first.log")
-    files = [("files", ("x.nii.gz", ct.read_bytes()))]
-    assert first.request("PUT", "/session/", files=files).ok
-    assert list(run.rglob("*.nii.gz"))
-    first.process.kill()
-    first.process.wait()
-    assert list(run.rglob("*.nii.gz"))  # so somebody has to remove it
-    second = Server(studies, models, tmp_path / "second.log")
-    try:
-        assert not list(run.rglob("*.nii.gz"))
-    finally:
-        second.stop()
-    assert not list(run.iterdir())
+LEAVE = """
+import os, signal, sys
+from pathlib import Path
+from lib.private import PrivateFolder
+folder = PrivateFolder(Path(sys.argv[1]))
+(folder.path / "ct.nii.gz").write_text("a patient")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-@pytest.mark.parametrize("wrong", ["none", "damaged"])
-def test_without_usable_weights_every_task_is_listed_and_refuses(tmp_path, models, wrong):
-    import shutil
+@pytest.fixture(scope="module")
+def poor_server(tmp_path_factory):
+    """A server without weights, started after another one was killed in the same folder."""
+    parent = tmp_path_factory.mktemp("poor")
+    save_ct(parent / "studies" / "ct.nii.gz", body())
+    run = parent / "studies" / ".pasta" / "run"
+    subprocess.run([sys.executable, "-c", LEAVE, str(run)], cwd=APP, check=False)
+    assert len(list(run.rglob("ct.nii.gz"))) == 1  # so somebody has to remove it
+    (parent / "models").mkdir()
+    server = Server(parent / "studies", parent / "models", parent / "log")
+    yield server
+    server.stop()
 
-    folder = tmp_path / "models"
-    shutil.copytree(models, folder)
-    weights = next((folder / "segmentation").glob("*.safetensors"))
-    if wrong == "damaged":
-        content = bytearray(weights.read_bytes())
-        content[-100:] = b"\x11" * 100
-        weights.write_bytes(bytes(content))
-    else:
-        shutil.rmtree(folder / "segmentation")
-    save_ct(tmp_path / "studies" / "ct.nii.gz", body())
-    server = Server(tmp_path / "studies", folder, tmp_path / "log")
-    try:
-        assert len(server.get("/info/").json()["models"]) == 4
-        for model in ("pasta_segmentation", "pasta_diagnosis", "pasta_screening", "pasta_report"):
-            response = server.infer(model, image="ct")
+
+def test_what_a_killed_server_left_is_gone_after_the_next_start(poor_server):
+    assert not list((poor_server.studies / ".pasta" / "run").rglob("ct.nii.gz"))
+
+
+def refusals(server) -> dict[str, str]:
+    details = {}
+    for model in MODELS:
+        response = server.infer(model, image="ct")
+        if response.status_code != 200:
             assert response.status_code == 503, response.text
-            assert "weights" in response.json()["detail"] or "SHA" in response.json()["detail"]
-        if wrong == "none":  # weights that come later are used without a restart
-            shutil.copytree(models / "segmentation", folder / "segmentation")
-            assert server.infer("pasta_segmentation", image="ct").status_code == 200
-        assert server.leftovers() == []
-    finally:
-        server.stop()
+            details[model] = response.json()["detail"]
+    assert server.leftovers() == []
+    return details
+
+
+def test_without_usable_weights_every_task_is_listed_and_refuses(poor_server, models):
+    folder = poor_server.log.parent / "models"
+    listed = poor_server.get("/info/").json()["models"]
+    assert [model["ready"] for model in listed.values()] == [False] * 4
+    assert set(refusals(poor_server)) == set(MODELS)
+    for name in ("screening", "attributes", "segmentation"):
+        shutil.copytree(models / name, folder / name)
+    weights = next((folder / "segmentation").glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100] + b"\x11" * 100)
+    damaged = refusals(poor_server)
+    assert set(damaged) == set(MODELS)
+    assert all(weights.name in reason for reason in damaged.values())
+    weights.write_bytes(whole)  # weights that come later are used without a restart
+    assert refusals(poor_server) == {}
+
+
+def test_a_stopped_server_leaves_no_temporary_file(poor_server):
+    ct = poor_server.studies / "ct.nii.gz"
+    files = [("files", (ct.name, ct.read_bytes()))]
+    assert poor_server.request("PUT", "/session/", files=files).ok
+    run = poor_server.studies / ".pasta" / "run"
+    assert list(run.rglob("*.nii.gz"))
+    poor_server.stop()
+    assert list(run.iterdir()) == []

@@ -128,6 +128,13 @@ class Jobs:
             job.finish("cancelled")  # it never began: nobody else says so
         return True
 
+    def cancel_all(self) -> None:
+        """Ask every job to stop."""
+        with self._guard:
+            known = list(self._jobs)
+        for job_id in known:
+            self.cancel(job_id)
+
     def document(self) -> dict[str, Any]:
         """Build the JSON document of all jobs."""
         with self._guard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from lib.guard import Guard
 from lib.routes import routers
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from lib.config import Config
     from lib.service import Service
 
@@ -37,6 +40,22 @@ def attach(service: Service, config: Config) -> bool:
     server.app.openapi_schema = None
     server.app.middleware_stack = Guard(server.app.middleware_stack, config)
     return True
+
+
+def clean_up_when_stopped(service: Service) -> None:
+    """Remove temporary files on SIGTERM too.
+
+    uvicorn ends with the signal's default action once it has shut down, and no `atexit` runs then.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=service.jobs.cancel_all, name="stop", daemon=True).start()
+        service.private.close()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def warm_up(service: Service, device: str) -> None:
