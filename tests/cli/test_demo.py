@@ -119,7 +119,7 @@ def save_small_models(folder):
     common = {
         "version": "1",
         "width": 8,
-        "patch_shape": (32, 32, 32),
+        "patch_shape": (64, 64, 64),
         "spacing_mm": (6.0, 6.0, 6.0),
     }
     channels = ("background", *(label.name for label in LABELS))
@@ -164,7 +164,7 @@ def test_whole_run_writes_checked_results_and_stops(command, tmp_path):
     words, environment, port = command
     done = subprocess.run(
         [*words, "--oneshot"], cwd=REPOSITORY, env=environment, capture_output=True, text=True,
-        timeout=400, check=False,
+        timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "out" / "small"
