@@ -198,6 +198,8 @@ def _problem(spec: ModelSpec) -> str:
     if spec.task == "segmentation":
         if any(n % 32 for n in spec.patch_shape):
             return f"patch_shape is {spec.patch_shape}, the UNet needs multiples of 32."
+        if max(spec.patch_shape) < 64:  # stride 32 would leave one voxel to normalise
+            return f"patch_shape is {spec.patch_shape}, the UNet needs 64 along one axis or more."
         if spec.channels[:1] != (BACKGROUND,) or len(spec.channels) < 2:
             return f"channels must start with {BACKGROUND!r} and name at least one label."
         unknown = set(spec.channels[1:]) - {label.name for label in LABELS}

@@ -53,6 +53,7 @@ def test_output_channels_carry_the_label_values_of_table_9():
         ({"spacing_mm": (1.0, 0.0, 1.0)}, "spacing_mm"),
         ({"patch_shape": (64, 64, 50)}, "patch_shape"),
         ({"patch_shape": (48, 64, 64)}, "multiples of 32"),
+        ({"patch_shape": (32, 32, 32)}, "64 along one axis"),
         ({"channels": ("liver", "background")}, "must start with 'background'"),
         ({"channels": ("background", "spleen")}, "unknown labels: spleen"),
         ({"axcodes": "LLS"}, "axcodes"),

@@ -1,7 +1,8 @@
 """From scores on a model's grid to labels on the native grid.
 
-Scores are interpolated, not labels: borders come out smooth and nothing shifts. Each class is
-interpolated only where it comes near winning, and only the running best is kept.
+Scores are interpolated, not labels: borders come out smooth and nothing shifts. A voxel takes the
+best of those classes that win at a model voxel next to it. Without this rule a third class, second
+best on both sides of a border, would win in between and line every organ with a thin shell.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pasta.inference.windows import Box, Slab
     from pasta.preprocessing.resampling import GridMap
 
-CANDIDATE_MARGIN = 6.0  # logits below the best; a class further below wins nowhere in between
 SLICES_AT_ONCE = 16  # native slices mapped back together; 512 x 512 x 16 float32 is 16 MB
 
 
@@ -43,10 +43,12 @@ def restored(
         stop = slab.first + slab.scores.shape[1]
         last = stop == plan.model.shape[0]
         slices = axes[0].between(slice(slab.first, stop if last else stop - 1), stop)
-        boxes = candidate_boxes(slab.scores)
-        if not boxes:
+        winners = slab.scores.argmax(dim=0)
+        boxes = winning_boxes(winners)
+        foreground = [box for c, box in boxes.items() if c]
+        if not foreground:
             continue
-        around = _union(list(boxes.values()))
+        around = _union(foreground)
         rows = axes[1].between(
             slice(max(own_rows.start, tile[0].start + around[0].start), own_rows.stop),
             tile[0].start + around[0].stop,
@@ -58,7 +60,7 @@ def restored(
             piece = slice(start, min(start + SLICES_AT_ONCE, slices.stop))
             at = (piece, rows, columns)
             origin = (slab.first, tile[0].start, tile[1].start)
-            yield at, _best(slab.scores, {0: around, **boxes}, axes, at, origin)
+            yield at, _best(slab.scores, winners, boxes, axes, at, origin)
 
 
 class _Axis:
@@ -77,28 +79,27 @@ class _Axis:
         return slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0)
 
 
-def candidate_boxes(scores: torch.Tensor) -> dict[int, tuple[slice, slice]]:
-    """Find where each class but the background comes close to winning.
+def winning_boxes(winners: torch.Tensor) -> dict[int, tuple[slice, slice]]:
+    """Find where each class wins.
 
     Args:
-        scores: (classes, slices, rows, columns).
+        winners: (slices, rows, columns) class with the best score.
 
     Returns:
-        By class, the half-open rows and columns, one voxel wider than where it is close.
+        By class, the half-open rows and columns, one voxel wider than where it wins; classes that
+        win nowhere are left out.
     """
-    best = scores.amax(dim=0) - CANDIDATE_MARGIN
     boxes = {}
-    for c in range(1, scores.shape[0]):
-        close = (scores[c] > best).any(dim=0)
-        sides = []
-        for side in (1, 0):
-            index = torch.nonzero(close.any(dim=side)).flatten()
-            if not index.numel():
-                break
-            size = close.shape[1 - side]
-            sides.append(slice(max(0, int(index[0]) - 1), min(size, int(index[-1]) + 2)))
-        if len(sides) == 2:
-            boxes[c] = (sides[0], sides[1])
+    for c in torch.unique(winners).tolist():
+        wins = (winners == c).any(dim=0)
+        rows, columns = (
+            slice(max(0, int(index[0]) - 1), min(size, int(index[-1]) + 2))
+            for index, size in (
+                (torch.nonzero(wins.any(dim=1)).flatten(), wins.shape[0]),
+                (torch.nonzero(wins.any(dim=0)).flatten(), wins.shape[1]),
+            )
+        )
+        boxes[c] = (rows, columns)
     return boxes
 
 
@@ -112,12 +113,13 @@ def _union(boxes: list[tuple[slice, slice]]) -> tuple[slice, slice]:
 
 def _best(
     scores: torch.Tensor,
+    winners: torch.Tensor,
     boxes: dict[int, tuple[slice, slice]],
     axes: list[_Axis],
     at: Box,
     origin: tuple[int, int, int],
 ) -> torch.Tensor:
-    """Interpolate class after class over its box and keep the running best, background first."""
+    """Interpolate class after class over its box and keep the running best."""
     piece, rows, columns = at
     shape = [part.stop - part.start for part in at]
     best = torch.full(shape, -torch.inf, device=scores.device)
@@ -134,7 +136,10 @@ def _best(
             target.append(slice(native.start - whole.start, native.stop - whole.start))
         if any(weight.shape[0] == 0 for weight in weights):
             continue
-        score = resampled(scores[c][:, box_rows, box_columns], (weights[0], weights[1], weights[2]))
+        matrices = (weights[0], weights[1], weights[2])
+        score = resampled(scores[c][:, box_rows, box_columns], matrices)
+        wins = (winners[:, box_rows, box_columns] == c).to(score.dtype)
+        score.masked_fill_(resampled(wins, matrices) == 0, -torch.inf)
         here = best[tuple(target)]
         channels[tuple(target)].masked_fill_(score > here, c)
         torch.maximum(here, score, out=here)

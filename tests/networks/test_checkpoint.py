@@ -27,7 +27,7 @@ SEGMENTATION = ModelSpec(
     title="Test",
     width=2,
     spacing_mm=(1.0, 1.0, 1.0),
-    patch_shape=(32, 32, 32),
+    patch_shape=(32, 32, 64),
     intensity=ZScore((-1000.0, 1000.0), 0.0, 400.0),
     channels=("background", "lung", "lung_tumor"),
 )

@@ -26,7 +26,7 @@ SPEC = ModelSpec(
     title="test",
     width=8,
     spacing_mm=(1.0, 1.0, 1.0),
-    patch_shape=(32, 32, 32),
+    patch_shape=(32, 32, 64),
     intensity=ZScore((-1000.0, 1000.0), 0.0, 1.0),
     channels=("background", "liver"),
 )
