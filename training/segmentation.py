@@ -48,6 +48,8 @@ class Schedule:
         fine_every: until `fine_from`, only every so many steps go through the finest decoder level,
             which costs as much as all levels below it; the others learn at half resolution.
         fine_from: step from which all go through it.
+        second_from: step from which a second phase runs: the rate starts again at its highest (0: no
+            second phase), the finest encoder level stays as it is, and rare labels count more.
         checkpoint_seconds: between checkpoints.
     """
 
@@ -61,7 +63,12 @@ class Schedule:
     coarse_weight: float = 0.5
     fine_every: int = 4
     fine_from: int = 700
+    second_from: int = 0
     checkpoint_seconds: float = 180.0
+
+    def is_second(self, step: int) -> bool:
+        """Tell whether a step belongs to the second phase."""
+        return 0 < self.second_from <= step
 
     def is_fine(self, step: int) -> bool:
         """Tell whether a step goes through the finest level."""
@@ -71,15 +78,20 @@ class Schedule:
         """Learning rate of a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        start = self.second_from if self.is_second(step) else self.warmup
+        end = self.steps if self.is_second(step) or not self.second_from else self.second_from
+        done = min(1.0, (step - start) / max(1, end - start))
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * done))))
 
 
-def class_weights() -> torch.Tensor:
+def class_weights(*, second: bool = False) -> torch.Tensor:
     """Weigh targets in the cross-entropy: lesions and small organs count more than background."""
     weight = torch.ones(NUM_TARGETS)
     weight[1:11] = 2.0
     weight[11:NUM_CLASSES] = 3.0
+    if second:
+        weight[3:10] = 6.0  # all organs but lung, liver and bone, which are learned by then
+        weight[11:NUM_CLASSES] = 10.0
     return weight
 
 
@@ -165,7 +177,6 @@ def train_segmentation(
         optimizer.load_state_dict(stored["optimizer"])
         start = int(stored["step"])
     last = min(schedule.steps, until if until is not None else schedule.steps)
-    weight = class_weights()
     parameters = list(network.parameters())
     size = schedule.batch // schedule.workers
 
@@ -211,15 +222,21 @@ def train_segmentation(
             if isinstance(batch, Exception):
                 raise batch
             work = partial(
-                _gradients, network, weight=weight, schedule=schedule, fine=schedule.is_fine(step)
+                _gradients,
+                network,
+                weight=class_weights(second=schedule.is_second(step)),
+                schedule=schedule,
+                fine=schedule.is_fine(step),
             )
+            network.conv_blocks_context[0].requires_grad_(not schedule.is_second(step))
             results = list(pool.map(work, _shares_of(batch)))
             value = sum(loss for loss, _ in results) / len(batch)
-            for place, parameter in enumerate(parameters):
+            learned = [p for p in parameters if p.requires_grad]
+            for place, parameter in enumerate(learned):
                 parameter.grad = torch.stack([grads[place] for _, grads in results]).sum(
                     dim=0
                 ) / len(batch)
-            torch.nn.utils.clip_grad_norm_(parameters, 12.0)
+            torch.nn.utils.clip_grad_norm_(learned, 12.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             decay = min(schedule.average, step / (step + 10))
@@ -271,7 +288,7 @@ def _gradients(
         ) * (schedule.coarse_weight if fine else 1.0)
         if fine:
             loss = loss + partial_label_loss(outputs[0][place], target, allowed, weight)
-    parameters = list(network.parameters())
+    parameters = [p for p in network.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss, parameters, allow_unused=True)
     return float(loss.detach()), [
         torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
