@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import tomllib
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import random_walker

@@ -10,13 +10,13 @@ import argparse
 import json
 import logging
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tomllib
 from tqdm import tqdm
 
 from pasta.errors import PastaError, VolumeError
