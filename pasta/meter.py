@@ -188,6 +188,8 @@ def shape_of(
         note = f"only {least_voxels} voxels across"
         return Measurement(None, {"diameter_mm": round(diameter_mm, 1)}, note)
     psi, solidity = sphericity_and_solidity(near.fraction[near.around(2)], near.grid_mm)
+    if np.isnan(psi):  # threads and plates, such as segmentation specks along a border
+        return Measurement(None, {"diameter_mm": round(diameter_mm, 1)}, "thinner than a voxel")
     numbers = {"sphericity": round(psi, 3), "solidity": round(solidity, 3)}
     if near.label.organ in HOLLOW:
         flatness, shell = _wall(near)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Provenance:
         return {
             "schema": schema,
             "notice": RESEARCH_USE_ONLY,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": {"name": "pasta-aid", "version": __version__},
             "model": [model.provenance() for model in self.models],
             "input_sha256": self.input_sha256,
