@@ -124,6 +124,28 @@ def test_a_path_in_the_request_is_no_trap_as_no_monai_transform_sees_it():
         assert not re.search(r"\b(BasicInferTask|LoadImaged|Spacingd|Restored|eval\()", source)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "answer"),
+    [
+        ("monailabel.tasks.activelearning.random", "ValueError"),
+        ("lib.strategies", "ct"),
+    ],
+)
+def test_the_only_image_left_may_be_asked_for_twice_within_a_second(strategy, answer):
+    code = f"""
+import time
+from {strategy} import Random
+class OneImage:
+    def get_unlabeled_images(self, *_): return ["ct"]
+    def get_image_info(self, _): return {{"strategy": {{"random": {{"ts": int(time.time()) + 1}}}}}}
+try:
+    print(Random()({{"strategy": "random"}}, OneImage())["id"])
+except ValueError:
+    print("ValueError")
+"""
+    assert python(ENVIRONMENT + code).splitlines()[-1] == answer
+
+
 def test_what_a_start_writes_into_the_app_folder_is_ignored_by_git(server):
     names = ["bin/x", "logs/app.log", "model/x.pt"]
     paths = [str(APP / name) for name in names]
