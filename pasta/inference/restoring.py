@@ -15,7 +15,7 @@ import torch
 from pasta.preprocessing.resampling import resampled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pasta.inference.windows import Box, Slab
     from pasta.preprocessing.resampling import GridMap
@@ -24,7 +24,11 @@ SLICES_AT_ONCE = 16  # native slices mapped back together; 512 x 512 x 16 float3
 
 
 def restored(
-    slabs: Iterator[Slab], plan: GridMap, own_rows: slice, tile: tuple[slice, slice]
+    slabs: Iterator[Slab],
+    plan: GridMap,
+    own_rows: slice,
+    tile: tuple[slice, slice],
+    values: Sequence[int],
 ) -> Iterator[tuple[Box, torch.Tensor]]:
     """Map slabs of scores to the turned native grid and take the best class of each voxel.
 
@@ -33,9 +37,10 @@ def restored(
         plan: between the grids.
         own_rows: model rows whose native voxels are wanted.
         tile: model rows and columns that the slabs hold.
+        values: label value of each class.
 
     Yields:
-        Box on the turned native grid, and the int16 output channels there. Voxels in no box are
+        Box on the turned native grid, and the uint8 label values there. Voxels in no box are
         background.
     """
     axes = [_Axis(plan, axis) for axis in range(3)]
@@ -60,7 +65,7 @@ def restored(
             piece = slice(start, min(start + SLICES_AT_ONCE, slices.stop))
             at = (piece, rows, columns)
             origin = (slab.first, tile[0].start, tile[1].start)
-            yield at, _best(slab.scores, winners, boxes, axes, at, origin)
+            yield at, _best(slab.scores, winners, boxes, axes, at, origin, values)
 
 
 class _Axis:
@@ -118,12 +123,13 @@ def _best(
     axes: list[_Axis],
     at: Box,
     origin: tuple[int, int, int],
+    values: Sequence[int],
 ) -> torch.Tensor:
     """Interpolate class after class over its box and keep the running best."""
     piece, rows, columns = at
     shape = [part.stop - part.start for part in at]
     best = torch.full(shape, -torch.inf, device=scores.device)
-    channels = torch.zeros(shape, dtype=torch.int16, device=scores.device)
+    labels = torch.zeros(shape, dtype=torch.uint8, device=scores.device)
     span = slice(origin[0], origin[0] + scores.shape[1])
     slice_weights = axes[0].weights[piece, span].to(scores.device)
     for c, (box_rows, box_columns) in boxes.items():
@@ -141,6 +147,6 @@ def _best(
         wins = (winners[:, box_rows, box_columns] == c).to(score.dtype)
         score.masked_fill_(resampled(wins, matrices) == 0, -torch.inf)
         here = best[tuple(target)]
-        channels[tuple(target)].masked_fill_(score > here, c)
+        labels[tuple(target)].masked_fill_(score > here, values[c])
         torch.maximum(here, score, out=here)
-    return channels
+    return labels

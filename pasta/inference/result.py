@@ -106,7 +106,9 @@ class ReportResult:
 
 def labels_found(labelmap: Volume) -> list[dict[str, Any]]:
     """List the labels in a labelmap with their volume, for JSON."""
-    counts = np.bincount(labelmap.voxels.ravel(), minlength=len(LABELS) + 1)
+    counts = np.zeros(len(LABELS) + 1, dtype=np.int64)
+    for part in labelmap.voxels:  # at once, bincount would copy the labelmap at 8 bytes a voxel
+        counts += np.bincount(part.ravel(order="K"), minlength=len(counts))
     voxel_ml = labelmap.grid.voxel_volume_mm3 / 1000
     return [
         {

@@ -179,14 +179,13 @@ class Segmenter:
             for part, n in zip(box[1:], hu.shape[1:], strict=True)
         )
         dtype, strips = self._strips(rows, columns)
-        values = torch.tensor(self.spec.label_values, dtype=torch.uint8)
         tick = _ticker(progress, "segment", len(windows) * len(strips))
         for own in strips:
             # one row more than its own: needed to interpolate up to the next strip
             tile = (slice(own.start, min(own.stop + 1, rows.stop)), columns)
             slabs = self._fine.slabs(hu, windows, tile, dtype, tick)
-            for at, channels in restored(slabs, plan, own, tile):
-                labels[at] = values[channels.cpu().long()].numpy()
+            for at, found in restored(slabs, plan, own, tile, self.spec.label_values):
+                labels[at] = found.cpu().numpy()
         return labels
 
     def _strips(self, rows: slice, columns: slice) -> tuple[torch.dtype, list[slice]]:
