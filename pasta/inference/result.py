@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,6 @@ class ReportResult:
     report: Report
     labelmap: Volume
     provenance: Provenance
-    text: str = field(default="")
 
     def document(self) -> dict[str, Any]:
         """Build the JSON document: provenance, the report, its text and the labels described."""

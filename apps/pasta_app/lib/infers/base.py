@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.options import EXTENSIONS, Options, RequestError
+from pasta.inference.progress import silent
 from pasta.io import read_labelmap, read_volume, write_labelmap
 from pasta.labels import LABELS, ORGANS
 
@@ -109,7 +110,7 @@ class PastaTask(InferTask):
             label = request.get("label")
             labelmap = read_labelmap(Path(label), volume.grid) if label else None
             options = Options(device=str(request.get("device") or "auto"))
-            outcome = self.run(Inputs(volume, labelmap, options, "all", folder, _silent))
+            outcome = self.run(Inputs(volume, labelmap, options, "all", folder, silent))
             if outcome.file is None:
                 return None, outcome.document
             kept = folder.with_name(f"{folder.name}-{outcome.file.name}")
@@ -148,10 +149,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _silent(_fraction: float, _stage: str) -> None:
-    return
 
 
 __all__ = ["EXTENSIONS", "Inputs", "Outcome", "PastaTask", "finite", "refuse_image", "write_mask"]
