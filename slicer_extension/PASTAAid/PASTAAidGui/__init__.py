@@ -1,0 +1,1 @@
+"""The parts of PASTA-AID that use Slicer: views, masks, terminology and the panel."""
