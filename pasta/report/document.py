@@ -11,7 +11,7 @@ from pasta import RESEARCH_USE_ONLY
 from pasta.errors import ReportError
 from pasta.labels import LESIONS, ORGANS, label_named
 from pasta.report.attributes import ATTRIBUTE_NAMES, attribute_named, option_of
-from pasta.report.findings import CaseFacts, Finding, LesionReport, Measurement, Report, Vector
+from pasta.report.findings import Box, CaseFacts, Finding, LesionReport, Measurement, Report, Vector
 
 SCHEMA = "pasta-aid/report/1"
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
@@ -82,7 +82,7 @@ def from_document(document: Any) -> Report:
         ReportError: if a field is missing, unknown or wrong; the message names it, such as
             "lesions[0].attributes.shape.value".
     """
-    fields = _Fields(document, "")
+    fields = Fields(document, "")
     schema = fields.take("schema", str)
     if schema != SCHEMA:
         fields.fail("schema", f"is {schema!r}, this release reads {SCHEMA!r}.")
@@ -93,7 +93,7 @@ def from_document(document: Any) -> Report:
         case=_case_from(fields.inner("case")),
         enhancement=_finding_from(fields.inner("enhancement"), "enhancement"),
         lesions=tuple(
-            _lesion_from(_Fields(item, f"lesions[{index}]"))
+            _lesion_from(Fields(item, f"lesions[{index}]"))
             for index, item in enumerate(fields.take("lesions", list))
         ),
         warnings=fields.sentences("warnings"),
@@ -102,8 +102,8 @@ def from_document(document: Any) -> Report:
     return report
 
 
-def _case_from(fields: _Fields) -> CaseFacts:
-    axes = _Fields(dict(enumerate(fields.take("shape", list))), fields.path("shape"))
+def _case_from(fields: Fields) -> CaseFacts:
+    axes = Fields(dict(enumerate(fields.take("shape", list))), fields.path("shape"))
     if len(axes.values) != 3:
         fields.fail("shape", f"expected three integers, found {len(axes.values)}.")
     case = CaseFacts(
@@ -117,7 +117,7 @@ def _case_from(fields: _Fields) -> CaseFacts:
     return case
 
 
-def _lesion_from(fields: _Fields) -> LesionReport:
+def _lesion_from(fields: Fields) -> LesionReport:
     label = fields.take("label", str)
     if label not in {lesion.name for lesion in LESIONS}:
         fields.fail("label", f"{label!r} is not a lesion label.")
@@ -127,10 +127,6 @@ def _lesion_from(fields: _Fields) -> LesionReport:
     findings = {name: _finding_from(attributes.inner(name), name) for name in ATTRIBUTE_NAMES}
     attributes.end()
     size = fields.inner("size_mm")
-    bounds = fields.take("box", list)
-    if len(bounds) != 3:
-        fields.fail("box", f"expected three pairs of voxel bounds, found {len(bounds)}.")
-    box = _Fields(dict(enumerate(bounds)), fields.path("box"))
     lesion = LesionReport(
         number=fields.count("number", 1),
         label=label,
@@ -139,7 +135,7 @@ def _lesion_from(fields: _Fields) -> LesionReport:
         volume_ml=fields.number("volume_ml"),
         centre_mm=fields.vector("centre_mm"),
         centre_voxel=fields.vector("centre_voxel"),
-        box=(box.bounds(0), box.bounds(1), box.bounds(2)),
+        box=fields.box("box"),
         voxels=fields.count("voxels", 1),
         organ_overlap=fields.numbers("organ_overlap", _ORGAN_NAMES, least=0),
         cut_off=fields.take("cut_off", bool),
@@ -150,7 +146,7 @@ def _lesion_from(fields: _Fields) -> LesionReport:
     return lesion
 
 
-def _finding_from(fields: _Fields, name: str) -> Finding:
+def _finding_from(fields: Fields, name: str) -> Finding:
     measured = None
     if fields.take("measured", dict, type(None)) is not None:
         inner = fields.inner("measured", again=True)
@@ -173,7 +169,7 @@ def _finding_from(fields: _Fields, name: str) -> Finding:
     return finding
 
 
-def _probabilities_from(fields: _Fields, name: str) -> dict[str, float]:
+def _probabilities_from(fields: Fields, name: str) -> dict[str, float]:
     inner = fields.inner("probabilities")
     probabilities = {}
     for key in list(inner.values):
@@ -190,7 +186,7 @@ def _probabilities_from(fields: _Fields, name: str) -> dict[str, float]:
     return probabilities
 
 
-class _Fields:
+class Fields:
     """Takes the fields of a JSON object one by one and complains by their path."""
 
     def __init__(self, document: Any, where: str) -> None:
@@ -228,9 +224,9 @@ class _Fields:
         for name in self.values:
             self.fail(name, "is not a field of this schema.")
 
-    def inner(self, name: str, *, again: bool = False) -> _Fields:
+    def inner(self, name: str, *, again: bool = False) -> Fields:
         """Take an object."""
-        return _Fields(self.take(name, dict, again=again), self.path(name))
+        return Fields(self.take(name, dict, again=again), self.path(name))
 
     def count(self, name: str | int, least: int = 0) -> int:
         """Take an integer of at least `least`."""
@@ -239,19 +235,19 @@ class _Fields:
             self.fail(name, f"is {value}, expected {least} or more.")
         return value
 
-    def number(self, name: str | int) -> float:
+    def number(self, name: str | int, *, again: bool = False) -> float:
         """Take a finite number."""
-        value = float(self.take(name, int, float))
+        value = float(self.take(name, int, float, again=again))
         if not math.isfinite(value):
             self.fail(name, f"is {value}, expected a finite number.")
         return value
 
-    def vector(self, name: str) -> Vector:
+    def vector(self, name: str, *, again: bool = False) -> Vector:
         """Take three finite numbers."""
-        values = self.take(name, list)
+        values = self.take(name, list, again=again)
         if len(values) != 3:
             self.fail(name, f"expected three numbers, found {len(values)}.")
-        items = _Fields(dict(enumerate(values)), self.path(name))
+        items = Fields(dict(enumerate(values)), self.path(name))
         return items.number(0), items.number(1), items.number(2)
 
     def bounds(self, name: str | int) -> tuple[int, int]:
@@ -259,11 +255,26 @@ class _Fields:
         values = self.take(name, list)
         if len(values) != 2:
             self.fail(name, f"expected two integers, found {len(values)}.")
-        items = _Fields(dict(enumerate(values)), self.path(name))
+        items = Fields(dict(enumerate(values)), self.path(name))
         first, stop = items.count(0), items.count(1)
         if stop <= first:
             self.fail(name, f"is empty ({first} to {stop}).")
         return first, stop
+
+    def box(self, name: str, *, again: bool = False) -> Box:
+        """Take half-open voxel bounds along three axes."""
+        values = self.take(name, list, again=again)
+        if len(values) != 3:
+            self.fail(name, f"expected three pairs of voxel bounds, found {len(values)}.")
+        items = Fields(dict(enumerate(values)), self.path(name))
+        return items.bounds(0), items.bounds(1), items.bounds(2)
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """Take one of several texts."""
+        value: str = self.take(name, str)
+        if value not in choices:
+            self.fail(name, f"is {value[:40]!r}, expected one of {', '.join(choices)}.")
+        return value
 
     def numbers(
         self, name: str, known: Sequence[str] | None = None, least: float | None = None

@@ -19,7 +19,8 @@ def _phrase(option: str) -> str:
     return _PHRASES.get(option, option[0].lower() + option[1:])
 
 
-def _percent(probability: float) -> str:
+def percent(probability: float) -> str:
+    """Write a probability in percent."""
     return f"{100 * min(probability, 0.99):.0f} %"  # never "100 %": no network is certain
 
 
@@ -28,7 +29,8 @@ def size_text(size_mm: tuple[float, float, float]) -> str:
     return " x ".join(f"{extent:.0f}" for extent in size_mm) + " mm"
 
 
-def _volume_text(volume_ml: float) -> str:
+def volume_text(volume_ml: float) -> str:
+    """Write a volume, such as "0.42 ml" or "12.3 ml"."""
     return f"{volume_ml:.2g} ml" if volume_ml < 1 else f"{volume_ml:.1f} ml"
 
 
@@ -60,7 +62,7 @@ def _headline(lesion: LesionReport) -> str:
     # z, x, y spelt out: a reader takes three bare numbers for length x width x depth
     return (
         f"{lesion.number}. {label.title}{place}, {size_text(lesion.size_mm)} (Z x X x Y), "
-        f"{_volume_text(lesion.volume_ml)}"
+        f"{volume_text(lesion.volume_ml)}"
     )
 
 
@@ -108,7 +110,7 @@ def _statement(finding: Finding) -> str:
         return _unstated(finding)
     probability = finding.probabilities.get(finding.value)
     parts = [
-        finding.source if probability is None else f"{finding.source} {_percent(probability)}",
+        finding.source if probability is None else f"{finding.source} {percent(probability)}",
         finding.note.rstrip("."),
     ]
     if measured is not None:
@@ -155,7 +157,7 @@ def _impression(report: Report) -> str:
     for name, count in counts.items():
         largest = max(max(item.size_mm) for item in report.lesions if item.label == name)
         title = label_named(name).title.lower()
-        plural = title if count == 1 else _plural(title)
+        plural = title if count == 1 else plural(title)
         extent = f"{largest:.0f} mm" if count == 1 else f"largest {largest:.0f} mm"
         groups.append(f"{count} {plural} ({extent})")
     doubtful = sum(
@@ -167,5 +169,6 @@ def _impression(report: Report) -> str:
     return text
 
 
-def _plural(title: str) -> str:
+def plural(title: str) -> str:
+    """Write the plural of a label's title."""
     return f"{title[:-3]}ses" if title.endswith("sis") else f"{title}s"
