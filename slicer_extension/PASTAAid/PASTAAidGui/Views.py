@@ -365,6 +365,7 @@ class Views:
             self._evidenceColors = None
         if self.layout:
             slicer.app.layoutManager().setLayout(LAYOUT_IDS[self.layout])
+            _layoutNode().SetViewArrangement(LAYOUT_IDS[self.layout])  # the scene brought another
             self._setUpSlices()
 
     def _setUpSlices(self) -> None:
@@ -436,7 +437,8 @@ class Views:
 class _EdgeLetters:
     """The letters R, L, A, P, S, I at the four edges of a slice view."""
 
-    PLACES = ((0.012, 0.5), (0.988, 0.5), (0.5, 0.012), (0.5, 0.988))  # left, right, bottom, top
+    # The bottom one stands above the ruler.
+    PLACES = ((0.012, 0.5), (0.988, 0.5), (0.5, 0.06), (0.5, 0.988))  # left, right, bottom, top
 
     def __init__(self, widget: Any) -> None:
         self._sliceNode = widget.mrmlSliceNode()
