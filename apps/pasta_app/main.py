@@ -12,6 +12,7 @@ from lib.infers import TASKS
 from lib.jobs import Jobs
 from lib.models import Models
 from lib.private import PrivateFolder
+from lib.readings import Readings
 from lib.server import attach, clean_up_when_stopped, warm_up
 from lib.service import Service
 from lib.sessions import PrivateSessions
@@ -78,6 +79,7 @@ class PastaApp(MONAILabelApp):
             self.private,
             self._sessions,
             self.config.device,
+            Readings(self.store.private / "readings.json"),
         )
         if attach(service, self.config):
             self._datastore.watch()

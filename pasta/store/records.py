@@ -50,6 +50,7 @@ class LabelRecord:
         created: ISO time, UTC.
         info: what the client said (timings, comments).
         withdrawn: True once the label was removed; earlier versions stay.
+        replaced: version that was current when this one was saved, 0 for none.
     """
 
     image: str
@@ -63,6 +64,7 @@ class LabelRecord:
     created: str
     info: dict[str, Any] = field(default_factory=dict)
     withdrawn: bool = False
+    replaced: int = 0
 
     def document(self) -> dict[str, Any]:
         """Build the JSON document."""

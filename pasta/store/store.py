@@ -117,6 +117,15 @@ class Store:
         """
         return self._facts(self.image(image_id))[0]
 
+    def sha256(self, image_id: str) -> str:
+        """SHA-256 of the bytes of an image; remembered until the file changes.
+
+        Raises:
+            StoreError: if there is no such image.
+            VolumeError: if it cannot be read.
+        """
+        return self._facts(self.image(image_id))[1]
+
     def add_image(
         self, source: Path, wanted: str | None = None, info: Mapping[str, Any] | None = None
     ) -> str:
@@ -232,6 +241,7 @@ class Store:
             values = values_in(labelmap)
             with self._index.writing() as index:
                 version = last_version(folder) + 1
+                former = index.labels().get(image_id, {}).get(tag, {}).get(reader)
                 record = LabelRecord(
                     image_id,
                     tag,
@@ -243,6 +253,7 @@ class Store:
                     image_sha256,
                     _now(),
                     dict(info or {}),
+                    replaced=former.version if former and not former.withdrawn else 0,
                 )
                 incoming.rename(folder / record.file)
                 write_json(folder / f"v{version:04d}.json", record.document())
@@ -306,6 +317,7 @@ class Store:
                 created=_now(),
                 info={},
                 withdrawn=True,
+                replaced=current.version,
             )
             write_json(folder / f"v{version:04d}.json", record.document())
             index.put_label(record)

@@ -58,9 +58,16 @@ def http_error(error: Exception) -> HTTPException:
                 headers = {"Retry-After": str(RETRY_SECONDS)}
             return HTTPException(status, text, dict(headers) if headers else None)
     _log.error("unforeseen error", exc_info=error)
-    if isinstance(error, MemoryError):
+    if _no_memory(error):
         return HTTPException(507, "the server ran out of memory; try fewer organs or the CPU.")
     return HTTPException(500, "the server failed in a way not foreseen; its log says where.")
+
+
+def _no_memory(error: Exception) -> bool:
+    """Tell whether memory ran out: PyTorch says so in errors of its own, by device."""
+    name, text = type(error).__name__, str(error)
+    allocation = isinstance(error, RuntimeError) and "allocate" in text and "memory" in text
+    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or allocation
 
 
 def _store_status(text: str) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lib.jobs import Job, Jobs
     from lib.models import Models
     from lib.private import PrivateFolder
+    from lib.readings import Readings
     from lib.sessions import PrivateSessions
     from pasta.errors import PastaError
     from pasta.geometry import Volume
@@ -76,6 +77,7 @@ class Service:
     private: PrivateFolder
     sessions: PrivateSessions
     device: str
+    readings: Readings
 
     def task(self, name: str) -> PastaTask:
         """Look a task up.

@@ -11,9 +11,12 @@ from monailabel.endpoints.user.auth import RBAC, User
 from starlette.background import BackgroundTask
 
 from lib.datastore import PastaDatastore, label_id_of, split_label_id
+from lib.options import RequestError
 from lib.service import Service, info_of, received
 from pasta.io import read_volume
 from pasta.io.nifti import write_nifti
+from pasta.report.reader import checked_reader_report
+from pasta.store import LabelRecord
 from pasta.store.names import stem_of
 
 
@@ -85,16 +88,30 @@ def router(service: Service) -> APIRouter:
     ) -> dict[str, Any]:
         info = info_of(params)
         reader = info.pop("reader", None) or info.get("client_id") or _named(user)
+        expected = _version(info.pop("expected_version", None))
+        seen = _seen(info.pop("seen", None))
+        if "report" in info:
+            info["report"] = checked_reader_report(info["report"])
         with service.private.job() as folder:
             path = received(label.file, label.filename, folder, "label")
             record = store.save_label(image, path, tag=tag or "final", reader=reader, info=info)
-        return {
+        answer: dict[str, Any] = {
             "image": image,
             "label": label_id_of(record),
             "tag": record.tag,
             "reader": record.reader,
             "version": record.version,
+            "created": record.created,
+            "sha256": record.sha256,
+            "values": list(record.values),
         }
+        if expected is not None:
+            found = record.replaced
+            conflict = {"expected": expected, "found": found} if found != expected else None
+            answer["conflict"] = conflict
+        if seen is not None:
+            answer["others"] = _others(record, seen)
+        return answer
 
     @routes.delete("/label", summary="Withdraw a label; its versions stay")
     def remove_label(
@@ -110,17 +127,27 @@ def router(service: Service) -> APIRouter:
         return Response()
 
     @routes.get("/label", summary="Download a label")
-    def download_label(label: str, tag: str, _user: User = user_role) -> FileResponse:
-        record = _label(label, tag)
+    def download_label(
+        label: str, tag: str, version: int | None = None, _user: User = user_role
+    ) -> FileResponse:
+        record = _label(label, tag, version)
         path = store.label_path(record)
         if not path.is_file():
             raise HTTPException(404, f"the file of label {label!r} is gone from the store.")
         return FileResponse(path, filename=f"{record.image}.{record.tag}.nii.gz")
 
     @routes.get("/label/info", summary="What is known of a label")
-    def label_info(label: str, tag: str, _user: User = user_role) -> dict[str, Any]:
-        document = _label(label, tag).document()
-        return {**document.pop("info"), **document}
+    def label_info(
+        label: str, tag: str, version: int | None = None, _user: User = user_role
+    ) -> dict[str, Any]:
+        record = _label(label, tag, version)
+        document, grid = record.document(), store.grid(record.image)
+        return {
+            **document.pop("info"),
+            **document,
+            "shape": list(grid.shape),
+            "affine": grid.affine.tolist(),
+        }
 
     @routes.put("/label/info", summary="Note something on a label")
     def update_label_info(
@@ -137,12 +164,47 @@ def router(service: Service) -> APIRouter:
             path, filename="dataset.zip", background=BackgroundTask(path.unlink, missing_ok=True)
         )
 
-    def _label(label_id: str, tag: str) -> Any:
+    def _label(label_id: str, tag: str, version: int | None = None) -> LabelRecord:
         image, reader = split_label_id(label_id)
-        return store.label(image, tag, reader)
+        current = store.label(image, tag, reader)
+        if version in (None, current.version):
+            return current
+        for record in store.history(image, tag, current.reader):
+            if record.version == version and not record.withdrawn:
+                return record
+        raise HTTPException(404, f"label {label_id!r} has no version {version}.")
+
+    def _others(mine: LabelRecord, seen: dict[str, int]) -> list[dict[str, Any]]:
+        """Who else saved under the tag since a client looked; models do not count."""
+        return [
+            {"reader": record.reader, "version": record.version, "created": record.created}
+            for record in store.labels(mine.image)
+            if record.tag == mine.tag
+            and record.reader != mine.reader
+            and record.reader not in service.tasks
+            and record.version > seen.get(record.reader, 0)
+        ]
 
     return routes
 
 
 def _named(user: User) -> str:
     return user.username if settings.MONAI_LABEL_AUTH_ENABLE else "anonymous"
+
+
+def _version(given: object) -> int | None:
+    if given is None:
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+        msg = "expected_version must be a whole number: the version you last saw, 0 for none."
+        raise RequestError(msg)
+    return given
+
+
+def _seen(given: object) -> dict[str, int] | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        msg = 'seen must name the versions you saw by reader, such as {"R1": 2}.'
+        raise RequestError(msg)
+    return {str(reader): _version(version) or 0 for reader, version in given.items()}
