@@ -173,7 +173,7 @@ class Masks:
         if highest > LABELS[-1].value or voxels.min() < 0:
             msg = f"{path.name}: found label value {highest}, expected 0-{LABELS[-1].value}."
             raise LabelError(msg)
-        zones = ndimage.find_objects(voxels, max_label=LABELS[-1].value)
+        zones = _boxesOf(voxels, LABELS[-1].value)
         known = [dict(lesion) for lesion in report.get("lesions", ())]
         components = self._components(voxels, zones, volumeNode)
         _number(components, known, _voxelMm3(volumeNode))
@@ -414,9 +414,7 @@ class Masks:
         storage = slicer.vtkMRMLSegmentationStorageNode()
         storage.SetFileName(str(path))
         storage.SetUseCompression(True)
-        fastest = storage.GetCompressionParameterFromDisplayName("Fastest")
-        if fastest:
-            storage.SetCompressionParameter(fastest)
+        storage.SetCropToMinimumExtent(True)  # the whole CT once a layer took 3 s, this 0.15 s
         if not storage.WriteData(segmentationNode):
             msg = f"{Path(path).name}: the draft could not be written; is the disk full?"
             raise OSError(msg)
@@ -656,7 +654,9 @@ def _cropped(
 def _boxesOf(voxels: np.ndarray, highest: int) -> list[Box | None]:
     if voxels.dtype.kind == "f":
         voxels = voxels.astype(np.int32)
-    return ndimage.find_objects(voxels, max_label=highest)
+    # Voxels lie with i fastest; against that order the same search takes 1 s of a large CT.
+    boxes = ndimage.find_objects(voxels.T, max_label=highest)
+    return [box and box[::-1] for box in boxes]
 
 
 def _piecesOn(segmentation: Any, ids: Sequence[str], volumeNode: Any) -> Iterator[_Piece]:

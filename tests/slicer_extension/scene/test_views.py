@@ -100,13 +100,13 @@ def test_liver_and_kidneys_lie_where_a_radiologist_expects_them(lps, views, load
     views.setMaskOpacity(1.0)
     liver = (lps.affine @ [*np.argwhere(lps.values == 2).mean(axis=0), 1])[:3]
     views.jumpTo(liver)
-    x, _y, _z = place("Red", liver + [-10, 0, 0])  # off the crosshair
+    x, _y, _z = place("Red", liver + np.array([-10, 0, 0]))  # off the crosshair
     views.fit()
     views.jumpTo(liver)
     host.spin(0.1)
     for name in NAMES:
         shown = pixels(name)
-        x, y, _z = place(name, liver + [-6, 6, 6])
+        x, y, _z = place(name, liver + np.array([-6, 6, 6]))
         color = np.array([186, 110, 74])
         assert np.abs(shown[y, x] - color).max() < 12, name
 
@@ -202,11 +202,11 @@ def test_evidence_lies_in_colour_over_the_ct_and_is_clear_where_there_is_none(
     views.jumpTo(ras)
     host.spin(0.1)
     shown = pixels("Red")
-    x, y, _z = place("Red", ras + [8, 8, 0])
-    red, green, blue = shown[y, x]
+    x, y, _z = place("Red", ras + np.array([8, 8, 0]))
+    red, _green, blue = shown[y, x]
     assert red > 150
     assert red > blue + 60
-    x, y, _z = place("Red", ras + [50, 0, 0])
+    x, y, _z = place("Red", ras + np.array([50, 0, 0]))
     assert np.ptp(shown[y, x]) < 3  # grey as before
     views.hideEvidence()
     views.fit()
