@@ -157,9 +157,9 @@ def _impression(report: Report) -> str:
     for name, count in counts.items():
         largest = max(max(item.size_mm) for item in report.lesions if item.label == name)
         title = label_named(name).title.lower()
-        plural = title if count == 1 else plural(title)
+        words = title if count == 1 else plural(title)
         extent = f"{largest:.0f} mm" if count == 1 else f"largest {largest:.0f} mm"
-        groups.append(f"{count} {plural} ({extent})")
+        groups.append(f"{count} {words} ({extent})")
     doubtful = sum(
         any(finding.disagrees for finding in lesion.findings.values()) for lesion in report.lesions
     )
