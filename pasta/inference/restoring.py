@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pasta.preprocessing.resampling import resampled
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -69,14 +67,15 @@ def restored(
 
 
 class _Axis:
-    """One axis of the way back: which native voxels lie between which model voxels, and weights."""
+    """One axis of the way back: between which model voxels each native voxel lies, and where."""
 
     def __init__(self, plan: GridMap, axis: int) -> None:
-        self.weights = plan.backward_weights()[axis]
         step, source = 1 / plan.steps[axis], plan.model.shape[axis]
         native = np.arange(plan.turned.shape[axis])
         centre = np.clip((native + 0.5) * step - 0.5, 0, source - 1)
-        self.low, self.high = np.floor(centre), np.ceil(centre)
+        self.low = np.floor(centre).astype(np.int64)
+        self.high = np.ceil(centre).astype(np.int64)
+        self.fraction = (centre - self.low).astype(np.float32)
 
     def between(self, own: slice, stop: int) -> slice:
         """Find the native voxels between model voxels of `own`, needing none from `stop` on."""
@@ -116,6 +115,20 @@ def _union(boxes: list[tuple[slice, slice]]) -> tuple[slice, slice]:
     return rows, columns
 
 
+def _near(wins: torch.Tensor) -> torch.Tensor:
+    """Tell for each cell, named by its lowest corner, whether the class wins at a corner of it."""
+    for axis in range(3):
+        upper = wins.narrow(axis, 1, wins.shape[axis] - 1)
+        wins = torch.cat(
+            (
+                wins.narrow(axis, 0, wins.shape[axis] - 1) | upper,
+                wins.narrow(axis, wins.shape[axis] - 1, 1),
+            ),
+            dim=axis,
+        )
+    return wins
+
+
 def _best(
     scores: torch.Tensor,
     winners: torch.Tensor,
@@ -130,23 +143,36 @@ def _best(
     shape = [part.stop - part.start for part in at]
     best = torch.full(shape, -torch.inf, device=scores.device)
     labels = torch.zeros(shape, dtype=torch.uint8, device=scores.device)
-    span = slice(origin[0], origin[0] + scores.shape[1])
-    slice_weights = axes[0].weights[piece, span].to(scores.device)
     for c, (box_rows, box_columns) in boxes.items():
-        weights, target = [slice_weights], [slice(None)]
+        cells, target = [_cells(axes[0], piece, origin[0], scores.device)], [slice(None)]
         for axis, (box, whole) in enumerate(((box_rows, rows), (box_columns, columns)), start=1):
             model = slice(box.start + origin[axis], box.stop + origin[axis])
             found = axes[axis].between(model, model.stop)
             native = slice(max(found.start, whole.start), min(found.stop, whole.stop))
-            weights.append(axes[axis].weights[native, model].to(scores.device))
+            cells.append(_cells(axes[axis], native, model.start, scores.device))
             target.append(slice(native.start - whole.start, native.stop - whole.start))
-        if any(weight.shape[0] == 0 for weight in weights):
+        if any(len(low) == 0 for low, _, _ in cells):
             continue
-        matrices = (weights[0], weights[1], weights[2])
-        score = resampled(scores[c][:, box_rows, box_columns], matrices)
-        wins = (winners[:, box_rows, box_columns] == c).to(score.dtype)
-        score.masked_fill_(resampled(wins, matrices) == 0, -torch.inf)
+        score = scores[c][:, box_rows, box_columns]
+        near = _near(winners[:, box_rows, box_columns] == c)
+        for axis, (low, high, fraction) in enumerate(cells):
+            below, above = (score.index_select(axis, index) for index in (low, high))
+            weight = fraction.view([-1 if other == axis else 1 for other in range(3)])
+            score = torch.lerp(below, above, weight)
+            near = near.index_select(axis, low)
+        score.masked_fill_(~near, -torch.inf)
         here = best[tuple(target)]
         labels[tuple(target)].masked_fill_(score > here, values[c])
         torch.maximum(here, score, out=here)
     return labels
+
+
+def _cells(
+    axis: _Axis, native: slice, first: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Model voxels below and above some native voxels, counted from `first`, and the way between."""
+    return (
+        torch.from_numpy(axis.low[native] - first).to(device),
+        torch.from_numpy(axis.high[native] - first).to(device),
+        torch.from_numpy(axis.fraction[native]).to(device),
+    )

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pasta.networks.checkpoint import Model
 
 DEFAULT_BUDGET_BYTES = 2 * 2**30
-ORGAN_MARGIN_MM = 30.0  # around an organ found by the quick pass
+ORGAN_MARGIN_MM = 15.0  # around an organ found by the quick pass
+SMALLEST_PART = 0.05  # of an organ that the quick pass finds, of its largest part
 RESAMPLE_SHARE, LOCATE_SHARE = 0.05, 0.3  # of the progress bar
 
 
@@ -65,7 +66,6 @@ class Segmenter:
         self._fine = WindowedNetwork(
             networks, self._upright, self.device, overlap=overlap, mirror=mirror
         )
-        self._quick = WindowedNetwork(networks[:1], self._upright, self.device, overlap=0.0)
 
     def segment(
         self,
@@ -97,14 +97,15 @@ class Segmenter:
         if organs is not None and mask.any():
             located = LOCATE_SHARE
             quick = part_of(progress, RESAMPLE_SHARE, located)
-            mask, box = self._organ_box(hu, mask, box, keep, quick)
-        labels = self._label(hu, plan, mask, box, part_of(progress, located, 1.0))
+            mask, box = self._near(hu, mask, keep, quick)
+        windows = self._fine.plan(mask, core_only=organs is not None)
+        labels = self._label(hu, plan, windows, box, part_of(progress, located, 1.0))
         if organs is not None:
             labels[~np.isin(labels, keep)] = 0
         turned = Volume(labels, plan.turned.affine)
         native = reoriented(turned, volume.grid.axcodes)
         return Volume(
-            np.ascontiguousarray(native.voxels), volume.affine, volume.acquisition, volume.warnings
+            np.array(native.voxels, order="K"), volume.affine, volume.acquisition, volume.warnings
         )
 
     def _wanted_values(self, organs: Sequence[str] | None) -> list[int]:
@@ -122,56 +123,52 @@ class Segmenter:
             wanted += values
         return wanted
 
-    def _organ_box(
+    def _near(
         self,
         hu: torch.Tensor,
         mask: NDArray[np.bool_],
-        box: Box,
         values: Sequence[int],
         progress: Progress,
     ) -> tuple[NDArray[np.bool_], Box]:
-        """Find the wanted organs by a pass without overlap; empty where there are none."""
-        windows = self._quick.plan(box, mask)
-        dtype, strips = self._strips(box[1], box[2])
-        tick = _ticker(progress, "locate", len(windows) * len(strips))
+        """Find the body near the wanted organs, and the box around it; both empty without them."""
         channels = [c for c, value in enumerate(self.spec.label_values) if value in values]
-        found = np.zeros(hu.shape, dtype=bool)
-        for rows in strips:
-            for slab in self._quick.slabs(hu, windows, (rows, box[2]), dtype, tick):
-                best = slab.scores.argmax(dim=0).cpu().numpy()
-                stop = slab.first + best.shape[0]
-                found[slab.first : stop, rows, box[2]] = np.isin(best, channels)
-        found = ndimage.binary_opening(found) if found.sum() > 1000 else found  # single voxels
-        if not found.any():
-            return np.zeros_like(mask), (slice(0, 0),) * 3
-        around = [
-            slice(
-                max(part.start - margin, limit.start),
-                min(part.stop + margin, limit.stop),
-            )
-            for part, limit, margin in zip(
-                ndimage.find_objects(found.astype(np.uint8))[0],
-                box,
+        found = self._fine.located(hu, mask, channels, lambda done: progress(done, "locate"))
+        parts, count = ndimage.label(ndimage.binary_opening(found))  # without single blocks
+        sizes = np.bincount(parts.ravel(), minlength=1)[1:]
+        if count:
+            found = np.isin(parts, 1 + np.flatnonzero(sizes >= SMALLEST_PART * sizes.max()))
+        boxes = ndimage.find_objects(found.astype(np.uint8))
+        if not boxes:
+            return found, (slice(0, 0),) * 3
+        s, p, l = (
+            slice(max(part.start - margin, 0), part.stop + margin)
+            for part, margin in zip(
+                boxes[0],
                 (round(ORGAN_MARGIN_MM / spacing) for spacing in self._upright.spacing_mm),
                 strict=True,
             )
-        ]
-        near: Box = (around[0], around[1], around[2])
-        restricted = np.zeros_like(mask)
-        restricted[near] = mask[near]
-        return restricted, near
+        )
+        distance = ndimage.distance_transform_edt(
+            ~found[s, p, l], sampling=self._upright.spacing_mm
+        )
+        near = np.zeros_like(mask)
+        near[s, p, l] = mask[s, p, l] & (distance <= ORGAN_MARGIN_MM)
+        i, j, k = (
+            slice(part.start, min(part.stop, n))
+            for part, n in zip((s, p, l), mask.shape, strict=True)
+        )
+        return near, (i, j, k)
 
     def _label(
         self,
         hu: torch.Tensor,
         plan: GridMap,
-        mask: NDArray[np.bool_],
+        windows: Sequence[tuple[int, int, int]],
         box: Box,
         progress: Progress,
     ) -> NDArray[np.uint8]:
-        """Label the turned native grid, strip by strip."""
+        """Label the turned native grid in a box, strip by strip."""
         labels = np.zeros(plan.turned.shape, dtype=np.uint8)
-        windows = self._fine.plan(box, mask) if mask.any() else []
         if not windows:
             return labels
         rows, columns = (

@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch.nn.functional import pad
 
 from pasta.inference.device import fast_precision
+from pasta.networks.unet import COARSE_STRIDE
 from pasta.preprocessing.intensity import AIR_HU, normalized
 
 if TYPE_CHECKING:
@@ -82,25 +83,33 @@ def body_box(
     return mask, (found[0], found[1], found[2])
 
 
-def window_starts(start: int, stop: int, length: int, overlap: float) -> list[int]:
-    """Place windows along one axis, evenly, with at least the wanted overlap.
+def window_starts(extent: int, length: int, overlap: float) -> list[int]:
+    """Place windows along one axis, evenly, with at least the wanted overlap, as nnU-Net does.
 
     Returns:
-        Start indices; the last window ends at `stop`. One window, centred, where it covers all.
+        Start indices; the last window ends at the end. One window, centred, where it covers all.
     """
-    extent = stop - start
     if extent <= length:
-        return [start - (length - extent) // 2]
+        return [-((length - extent) // 2)]
     stride = max(1, int(length * (1 - overlap)))
     count = int(np.ceil((extent - length) / stride)) + 1
-    return [round(float(x)) for x in np.linspace(start, stop - length, count)]
+    return [round(float(x)) for x in np.linspace(0, extent - length, count)]
 
 
 def gaussian_importance(patch_shape: Shape) -> torch.Tensor:
-    """Weight of each voxel of a window: Gaussian, sigma 1/8 of the window, as in nnU-Net."""
-    axes = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in patch_shape]
+    """Weight of each voxel of a window, exactly nnU-Net's: sigma 1/8 of it, cut off at 4 sigma.
+
+    The peak is at voxel n // 2 and the corners beyond the cut take the smallest weight inside. Half
+    a voxel elsewhere changes 0.7 % of the foreground labels against nnU-Net.
+    """
+    axes = []
+    for n in patch_shape:
+        sigma = n / 8
+        distance = (torch.arange(n, dtype=torch.float64) - n // 2).abs()
+        axis = torch.exp(-0.5 * (distance / sigma) ** 2)
+        axes.append(axis.masked_fill_(distance > int(4 * sigma + 0.5), 0))
     weight = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    return (weight / weight.max()).clamp_(min=1e-4)
+    return weight.clamp_(min=float(weight[weight > 0].min())).float()
 
 
 class WindowedNetwork:
@@ -133,21 +142,47 @@ class WindowedNetwork:
         self.flips = MIRROR_AXES if mirror else MIRROR_AXES[:1]
         self.importance = gaussian_importance(spec.patch_shape).to(device)
 
-    def plan(self, box: Box, mask: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-        """Place windows over a box, leaving out those that hold no body.
+    def plan(
+        self, mask: NDArray[np.bool_], *, core_only: bool = False
+    ) -> list[tuple[int, int, int]]:
+        """Place windows over a whole volume as nnU-Net does, leaving out those that are not needed.
+
+        The places depend on the volume's shape alone, so that a smaller mask gives a subset of the
+        same windows, and where all of them ran, the same scores.
+
+        Args:
+            mask: (S, P, L) what has to be looked at.
+            core_only: leave out windows that see the mask only from afar: where their weight is
+                small, beside that of the neighbours that are kept.
 
         Returns:
             Start voxels (may be negative), in ascending order.
         """
+        patch = self.spec.patch_shape
         axes = [
-            window_starts(part.start, part.stop, length, self.overlap)
-            for part, length in zip(box, self.spec.patch_shape, strict=True)
+            window_starts(extent, length, self.overlap)
+            for extent, length in zip(mask.shape, patch, strict=True)
         ]
+        # the stride keeps cores next to each other, so that every voxel lies in one of them
+        trims = [int(length * self.overlap / 2) if core_only else 0 for length in patch]
         return [
             (i, j, k)
             for i, j, k in itertools.product(*axes)
-            if mask[self._inside((i, j, k), mask.shape)].any()
+            if mask[self._core((i, j, k), mask.shape, trims)].any()
         ]
+
+    def _core(
+        self, start: tuple[int, int, int], shape: tuple[int, ...], trims: Sequence[int]
+    ) -> Box:
+        """Cut the overlap off a window, but not at the ends of the volume."""
+        i, j, k = (
+            slice(
+                s + trim if s > 0 else 0,
+                s + length - trim if s + length < n else n,
+            )
+            for s, length, n, trim in zip(start, self.spec.patch_shape, shape, trims, strict=True)
+        )
+        return i, j, k
 
     def _inside(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Box:
         i, j, k = (
@@ -162,13 +197,7 @@ class WindowedNetwork:
         Returns:
             (classes, *patch_shape) float32, averaged over folds and flips.
         """
-        inside = self._inside(start, hu.shape)
-        patch = hu[inside]
-        margins: list[int] = []
-        for s, part, length in zip(start, inside, self.spec.patch_shape, strict=True):
-            margins = [part.start - s, s + length - part.stop, *margins]
-        patch = pad(patch, margins, value=AIR_HU)
-        x = normalized(patch, self.spec.intensity)[None, None].to(self.device)
+        x = self._input(hu, start)
         total: torch.Tensor | None = None
         with torch.inference_mode(), fast_precision(self.device):
             for network, axes in itertools.product(self.networks, self.flips):
@@ -180,6 +209,53 @@ class WindowedNetwork:
             raise ValueError(msg)
         copies = len(self.networks) * len(self.flips)
         return total / copies if copies > 1 else total
+
+    def _input(self, hu: torch.Tensor, start: tuple[int, int, int]) -> torch.Tensor:
+        """Cut one window out and normalise it; (1, 1, *patch_shape)."""
+        inside = self._inside(start, hu.shape)
+        margins: list[int] = []
+        for s, part, length in zip(start, inside, self.spec.patch_shape, strict=True):
+            margins = [part.start - s, s + length - part.stop, *margins]
+        patch = pad(hu[inside], margins, value=AIR_HU)
+        return normalized(patch, self.spec.intensity)[None, None].to(self.device)
+
+    def located(
+        self,
+        hu: torch.Tensor,
+        mask: NDArray[np.bool_],
+        channels: Sequence[int],
+        progress: Callable[[float], None],
+    ) -> NDArray[np.bool_]:
+        """Find where some classes lie, roughly and quickly: one network, windows side by side.
+
+        Args:
+            hu: (S, P, L) HU on the model's grid.
+            mask: of the body; windows without it are skipped.
+            channels: the classes.
+            progress: called with the fraction done after every window; may raise to stop.
+
+        Returns:
+            (S, P, L) mask in blocks of `COARSE_STRIDE` voxels.
+        """
+        patch = self.spec.patch_shape
+        beside = (range(0, n, length) for n, length in zip(hu.shape, patch, strict=True))
+        starts = [
+            (i, j, k)
+            for i, j, k in itertools.product(*beside)
+            if mask[self._inside((i, j, k), mask.shape)].any()
+        ]
+        wanted = torch.as_tensor(channels, device=self.device)
+        found = np.zeros(hu.shape, dtype=bool)
+        for count, start in enumerate(starts, start=1):
+            with torch.inference_mode(), fast_precision(self.device):
+                scores = self.networks[0].coarse(self._input(hu, start))  # type: ignore[operator]
+            blocks = torch.isin(scores[0].argmax(dim=0), wanted).cpu().numpy()
+            for axis in range(3):
+                blocks = blocks.repeat(COARSE_STRIDE, axis)
+            inside = self._inside(start, hu.shape)
+            found[inside] = blocks[_shifted(inside, start)]
+            progress(count / len(starts))
+        return found
 
     def slabs(
         self,
