@@ -456,7 +456,7 @@ class _EdgeLetters:
             text.ShadowOn()
             text.SetJustification((0, 2, 1, 1)[index])
             text.SetVerticalJustification((1, 1, 0, 2)[index])
-            self._renderer.AddActor2D(actor)
+            self._renderer.AddViewProp(actor)
             self._actors.append(actor)
         self._shown = ""
         self._tag = self._sliceNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self.update)
@@ -483,7 +483,7 @@ class _EdgeLetters:
         """Take the letters off the view."""
         self._sliceNode.RemoveObserver(self._tag)
         for actor in self._actors:
-            self._renderer.RemoveActor2D(actor)
+            self._renderer.RemoveViewProp(actor)
         self._view.scheduleRender()
 
 

@@ -88,7 +88,7 @@ def test_lesions_are_numbered_sized_and_placed_as_in_the_report(case, masks, loa
         assert lesion.volumeMl == pytest.approx(lesion.voxels * ct.grid.voxel_volume_mm3 / 1000)
 
 
-def test_the_rule_for_specks_is_that_of_the_report():
+def test_the_rule_for_specks_is_that_of_the_report(host):
     from PASTAAidGui import Masks
 
     assert (Masks.MIN_VOXELS, Masks.MIN_MM3) == (MIN_VOXELS, MIN_MM3)

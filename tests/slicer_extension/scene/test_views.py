@@ -251,7 +251,7 @@ def test_layouts_show_all_three_slices_and_outlive_close_and_import(name, views,
         assert all(manager.sliceWidget(view).visible for view in NAMES)
 
 
-def test_layout_descriptions_are_what_slicer_parses():
+def test_layout_descriptions_are_what_slicer_parses(host):
     from PASTAAidGui.Views import LAYOUTS
 
     for description in LAYOUTS.values():
@@ -299,8 +299,8 @@ def stateOf(manager):
         renderer = widget.sliceView().renderWindow().GetRenderers().GetItemAsObject(0)
         matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
         texts = [
-            renderer.GetActors2D().GetItemAsObject(n).GetClassName()
-            for n in range(renderer.GetActors2D().GetNumberOfItems())
+            renderer.GetViewProps().GetItemAsObject(n).GetClassName()
+            for n in range(renderer.GetViewProps().GetNumberOfItems())
         ]
         state.append(
             (
