@@ -46,7 +46,7 @@ def main() -> int:
         "--ct",
         type=Path,
         nargs="+",
-        default=[DATA / "ct" / "crlm_1006" / "ct.nii.gz"],
+        default=[DATA / "ct" / "pancreas_cb_001" / "ct.nii.gz"],
         help="CT files for the comparison with nnU-Net; the first also for the server",
     )
     parser.add_argument("--spacing", type=float, nargs="*", default=[], help="mm, further tables")

@@ -1,7 +1,8 @@
 """Our engine against nnU-Net's predictor: same network, same weights, same CT, same run.
 
 Both start from the file on disk and end with the labelmap on disk, mirroring off, windows overlapping
-by half, linear resampling, no anti-aliasing. The network has width 16: the shipped weights, widened
+by half, linear resampling, no anti-aliasing. nnU-Net rounds a scan to whole voxels and stretches it, we
+keep the spacing: so that both see the same grid, the spacing is fitted to the scan. The network has width 16: the shipped weights, widened
 without changing what they compute. Best of the repeats counts; each run is a process of its own.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from benchmarks.widening import save_widened
 from pasta.labels import label_named, lesions_of
-from pasta.networks.checkpoint import PACKAGED_MODELS
+from pasta.networks.checkpoint import PACKAGED_MODELS, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,9 +59,14 @@ def table(
     repeats: int = 3,
 ) -> None:
     """Print one table; `spacing` in mm replaces the model's own."""
-    changes: dict[str, object] = {"antialias": False}
-    if spacing:
-        changes["spacing_mm"] = (spacing,) * 3
+    image = nib.load(ct)
+    if "".join(nib.aff2axcodes(image.affine)) != "LPS":
+        msg = f"{ct}: nnU-Net does not turn scans; take one stored as LPS, as the model expects."
+        raise SystemExit(msg)
+    wanted = spacing or load_model(model).spec.spacing_mm[0]
+    extent_mm = np.array(image.shape) * image.header.get_zooms()[:3]
+    fitted = tuple(float(mm) for mm in extent_mm / np.round(extent_mm / wanted))
+    changes: dict[str, object] = {"antialias": False, "spacing_mm": fitted}
     with tempfile.TemporaryDirectory() as temporary:
         _table(ct, peer_python, model, changes, repeats, Path(temporary))
 
@@ -70,7 +76,7 @@ def _table(
 ) -> None:
     spec = save_widened(model, folder / "wide", **changes).spec
     print(
-        f"{ct.parent.name}: {nib.load(ct).shape}, model at {spec.spacing_mm[0]:g} mm, "
+        f"{ct.parent.name}: {nib.load(ct).shape}, model at {spec.spacing_mm[0]:.3g} mm, "
         f"patch {spec.patch_shape[0]}, width {spec.width}, best of {repeats}\n"
     )
     print("| | seconds | time ratio | peak MiB | memory ratio | foreground agreement |")

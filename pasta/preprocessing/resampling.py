@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pasta.geometry import Grid, Spacing, Volume, reoriented, resampled_grid
+from pasta.spec import ZScore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,14 +126,15 @@ def to_model_grid(volume: Volume, spec: ModelSpec) -> tuple[torch.Tensor, GridMa
         spec: of the model.
 
     Returns:
-        (I, J, K) float32 HU on the model's grid, and the map between the grids.
+        (I, J, K) float32 HU on the model's grid, cut at the top of the model's window, and the map
+        between the grids.
     """
     plan = grid_map(volume.grid, spec.axcodes, spec.spacing_mm)
     turned = reoriented(volume, spec.axcodes).voxels
     # work in the order of the memory: files lie with i fastest, and copying 512 x 512 x 300 voxels
     # into the order of the result first costs more than all the rest
     order = sorted(range(3), key=lambda axis: -abs(turned.strides[axis]))
-    stored = torch.from_numpy(np.ascontiguousarray(turned.transpose(order), dtype=np.float32))
+    stored = torch.from_numpy(_clipped(turned.transpose(order), spec))
     if spec.antialias and max(plan.steps) > 1:
         weights = plan.forward_weights(antialias=True)
         found = resampled(stored, (weights[order[0]], weights[order[1]], weights[order[2]]))
@@ -144,6 +146,17 @@ def to_model_grid(volume: Volume, spec: ModelSpec) -> tuple[torch.Tensor, GridMa
         )
     del stored
     return found.permute([order.index(axis) for axis in range(3)]).contiguous(), plan
+
+
+def _clipped(hu: NDArray[np.generic], spec: ModelSpec) -> NDArray[np.float32]:
+    """Copy HU as float32, cut at the top of the model's window, as nnU-Net does before resampling.
+
+    Metal and contrast agent far above the window would bleed into their neighbours. Air is left
+    alone: the search for the body needs it.
+    """
+    high = spec.intensity.clip_hu[1] if isinstance(spec.intensity, ZScore) else np.inf
+    copy = np.array(hu, dtype=np.float32, order="C")
+    return np.minimum(copy, np.float32(high), out=copy)
 
 
 def _interpolated(

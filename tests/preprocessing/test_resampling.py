@@ -27,7 +27,7 @@ SPEC = ModelSpec(
     width=8,
     spacing_mm=(1.0, 1.0, 1.0),
     patch_shape=(32, 32, 64),
-    intensity=ZScore((-1000.0, 1000.0), 0.0, 1.0),
+    intensity=ZScore((-1000.0, 4000.0), 0.0, 1.0),
     channels=("background", "liver"),
 )
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -88,6 +88,16 @@ def test_a_real_ct_on_the_model_grid_is_what_scipy_makes_of_it(ct_crop, spacing)
     turned = reoriented(ct_crop, "LPS").voxels.astype(np.float32)
     wanted = ndimage.map_coordinates(turned, at, order=1, mode="nearest")
     assert np.abs(found.numpy() - wanted).max() < 0.1
+
+
+def test_what_is_brighter_than_the_window_does_not_bleed_into_its_neighbours(ct_crop):
+    narrow = dataclasses.replace(SPEC, intensity=ZScore((-1000.0, 600.0), 0.0, 1.0))
+    metal = ct_crop.voxels.copy()
+    metal[20, 20, 5] = 3000
+    found, _ = to_model_grid(dataclasses.replace(ct_crop, voxels=metal), narrow)
+    cut, _ = to_model_grid(dataclasses.replace(ct_crop, voxels=np.minimum(metal, 600)), SPEC)
+    torch.testing.assert_close(found, cut)
+    assert metal[20, 20, 5] == 3000  # the caller's voxels stay
 
 
 def test_both_ways_of_interpolating_agree(ct_crop):
