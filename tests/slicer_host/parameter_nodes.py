@@ -120,7 +120,8 @@ class _Field:
 
     def is_in(self, node: Any) -> bool:
         if self.is_node:
-            return node.HasNodeReferenceRole(self.name)
+            roles = range(node.GetNumberOfNodeReferenceRoles())
+            return self.name in [node.GetNthNodeReferenceRole(role) for role in roles]
         return node.GetParameter(self.name) != "" or self.name in node.GetParameterNames()
 
     def read(self, node: Any) -> Any:
