@@ -185,6 +185,9 @@ class Cases:
         flow.editing.newMask(reading)
         flow.views.showVolume(node)
         flow.prepareView()
+        bounds = [0.0] * 6
+        node.GetRASBounds(bounds)
+        flow.views.jumpTo([(bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)])
         # the render event is no place to open a case from: go on in the event loop
         flow.views.whenDisplayed(lambda: qt.QTimer.singleShot(0, lambda: self._displayed(reading)))
 
