@@ -25,6 +25,7 @@ os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "slicer_extension" / "PASTAAid"))
 
 SPACING_MM = (0.75, 0.75, 1.5)
+BARE_LAYOUT = 27999
 
 
 def phantom(shape):
@@ -80,7 +81,7 @@ def main(argv=None):
     app = boot(size=(1500, 900))
     import slicer
     from PASTAAidGui.Masks import Masks
-    from PASTAAidGui.Views import Views
+    from PASTAAidGui.Views import LAYOUTS, Views
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -133,7 +134,9 @@ def main(argv=None):
                 spin(0.2)
                 rates[f"ours, {mode}"].append(scrolling(app, arguments.seconds))
             views.remove()
-            app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreeView)
+            layouts = app.layoutManager().layoutLogic().GetLayoutNode()
+            layouts.AddLayoutDescription(BARE_LAYOUT, LAYOUTS["threeRow"])  # views of the same size
+            app.layoutManager().setLayout(BARE_LAYOUT)
             slicer.util.setSliceViewerLayers(background=volume, fit=True)
             spin(0.2)
             scrolling(app, 0.5)
