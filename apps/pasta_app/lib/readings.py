@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 EXPIRY = timedelta(hours=8)  # longer than a session at the workstation; a crash leaves no mark
 
+MOST_READERS = 50  # of one image
+
 
 class Readings:
     """Marks "in work", kept in a file so that they outlive the server.
@@ -38,7 +40,11 @@ class Readings:
     def begin(self, image: str, reader: str) -> None:
         """Mark an image as read by somebody; once more, and the mark is new again."""
         with self._guard:
-            self._marks.setdefault(image, {})[reader] = self._now().isoformat(timespec="seconds")
+            marks = self._marks.setdefault(image, {})
+            marks.pop(reader, None)
+            while len(marks) >= MOST_READERS:
+                del marks[min(marks, key=marks.__getitem__)]  # the oldest
+            marks[reader] = self._now().isoformat(timespec="seconds")
             self._write()
 
     def release(self, image: str, reader: str) -> None:

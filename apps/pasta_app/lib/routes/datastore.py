@@ -1,5 +1,6 @@
 """/datastore/...: images and labels in and out, each checked before it is accepted."""
 
+import contextlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.background import BackgroundTask
 from lib.datastore import PastaDatastore, label_id_of, split_label_id
 from lib.options import RequestError
 from lib.service import Service, info_of, received
+from pasta.errors import PastaError
 from pasta.io import read_volume
 from pasta.io.nifti import write_nifti
 from pasta.report.reader import checked_reader_report
@@ -141,13 +143,12 @@ def router(service: Service) -> APIRouter:
         label: str, tag: str, version: int | None = None, _user: User = user_role
     ) -> dict[str, Any]:
         record = _label(label, tag, version)
-        document, grid = record.document(), store.grid(record.image)
-        return {
-            **document.pop("info"),
-            **document,
-            "shape": list(grid.shape),
-            "affine": grid.affine.tolist(),
-        }
+        document = record.document()
+        info = {**document.pop("info"), **document}
+        with contextlib.suppress(PastaError):  # of a CT that is damaged now, no grid is told
+            grid = store.grid(record.image)
+            info |= {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+        return info
 
     @routes.put("/label/info", summary="Note something on a label")
     def update_label_info(
