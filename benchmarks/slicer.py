@@ -98,7 +98,7 @@ def main(argv=None):
         views.setLayout("threeRow")
         spin(0.3)
 
-        def openCase():
+        def open_case():
             shown = []
             volume = slicer.util.loadVolume(str(folder / "ct.nii.gz"), {"show": False})
             views.showVolume(volume)
@@ -108,7 +108,7 @@ def main(argv=None):
                 app.processEvents()
             return volume
 
-        volume, wall, cpu = timed(openCase)
+        volume, wall, cpu = timed(open_case)
         rows.append(("open CT to three drawn views", wall, cpu))
         node, wall, cpu = timed(lambda: masks.fromLabelmap(folder / "mask.nii.gz", volume, None))
         rows.append((f"import {len(masks.lesions(node))} lesions and 10 organs", wall, cpu))

@@ -82,6 +82,7 @@ class Views:
     """Owns what the three slice views show while the module is open."""
 
     def __init__(self) -> None:
+        """Touch nothing yet; `install` and `setLayout` do."""
         self.volumeNode: Any = None
         self.layout = ""
         self.maskMode = MASK_MODES[0]
