@@ -2,7 +2,7 @@
 #   make run                     sample study, server, one case through all tasks, then keeps serving
 #   make run ONESHOT=1           the same, stops after the case; status 0 only if all of it is right
 #   make run STUDIES=folder      your own CTs: a folder of files, of DICOM series, or one series
-#   make test | test-slow | lint | benchmark
+#   make test | test-slow | test-slicer | lint | benchmark
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -15,7 +15,7 @@ ONESHOT ?=
 PYTEST_ARGS ?=
 export PASTA_DATA ?= ../shared/data
 
-.PHONY: help setup run test test-slow lint format benchmark clean
+.PHONY: help setup run test test-slow test-slicer lint format benchmark clean
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -34,8 +34,12 @@ lint: $(VENV)/.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# the packages of the Slicer tests come here, not with `make run`
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slicer" $(PYTEST_ARGS)
+	@$(BIN)/python .ci/tests.py all $(PYTEST_ARGS)
+
+test-slicer: $(VENV)/.stamp
+	@$(BIN)/python .ci/tests.py slicer $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.stamp
 	$(BIN)/python -m pytest -m "slow and not gpu and not slicer" $(PYTEST_ARGS)

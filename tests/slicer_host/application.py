@@ -11,7 +11,10 @@ from pathlib import Path
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from .pythonqt import QT  # PySide6 is changed before anything below makes a class of it
+from .pythonqt import (  # PySide6 is changed before anything below makes a class of it
+    QT,
+    record_error,
+)
 
 import slicer  # isort: skip
 
@@ -165,7 +168,10 @@ class Application:
     userSettings = revisionUserSettings = settings
 
     def processEvents(self, *_):
-        self._qt.processEvents()
+        try:
+            self._qt.processEvents()
+        except Exception:  # noqa: BLE001 (from a Python override of an event handler)
+            record_error("event loop")
 
     def pauseRender(self):
         self.render_paused += 1

@@ -47,6 +47,7 @@ class qMRMLLayoutManager(QtCore.QObject):
                 self._column.removeWidget(old)
                 old.deleteLater()
             self._column.addWidget(self._root)
+            self._root.show()
             for view in self._placed:
                 view.show()  # only now: without a parent it would be a window
             self._mark_mapped()
