@@ -328,6 +328,14 @@ class Editing:
             flow.say(_("Measured again: {changes}").format(changes="; ".join(reading.changes)))
         flow.changed("report")
 
+    def place(self, reading: "Reading", boxes: dict) -> None:
+        """Tell the report where its lesions lie in the mask that is saved with it."""
+        segments = self.segments()
+        for lesion in reading.report.lesions:
+            if lesion.number in boxes:
+                lesion.box = boxes[lesion.number]
+                lesion.centre_mm = segments[lesion.number].centreRas
+
     def changeText(self, change) -> str:
         """Say in words what a new measurement changed."""
         return _("lesion {number}, {attribute}: {old} to {new}").format(

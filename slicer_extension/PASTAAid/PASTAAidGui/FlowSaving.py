@@ -175,6 +175,7 @@ class Saving:
             shutil.rmtree(folder, ignore_errors=True)
             flow.tell(error)
             return
+        flow.editing.place(reading, flattened.boxes)
         if reading.timing is None:
             reading.timing = reading.clock.complete()
         document = reading.report.to_document()

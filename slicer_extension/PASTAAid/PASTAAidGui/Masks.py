@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,8 @@ class Flattened:
         lostVoxels: by segment id, its voxels that carry another value or lie off the CT.
         foreign: names of segments that are none of the 25 labels and were left out.
         merged: ids of lesions of one label that touch, so that the labelmap shows them as one.
+        boxes: half-open bounds of each lesion in the labelmap, by number, in the voxel order of the
+            file: what a report must say for its lesions to be found again.
     """
 
     values: dict[str, int]
@@ -87,6 +89,7 @@ class Flattened:
     lostVoxels: dict[str, int]
     foreign: tuple[str, ...] = ()
     merged: tuple[tuple[str, str], ...] = ()
+    boxes: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -394,6 +397,15 @@ class Masks:
             if gone:
                 lost[piece.segmentId] = gone
         _write(flat, volumeNode, path)
+        toFile = turnToFile(volumeNode)
+        boxes = {}
+        for piece in pieces:
+            number = _numberOf(segmentation.GetSegment(piece.segmentId))
+            mine = piece.mask & (flat[piece.box] == piece.label.value)
+            if piece.label.kind == "lesion" and number > SPECK and mine.any():
+                (inner,) = ndimage.find_objects(mine.astype(np.uint8))
+                box = toFile.box(_within(piece.box, inner), shape)
+                boxes[number] = tuple((int(part.start), int(part.stop)) for part in box)
         values = {
             segmentId: _labelOf(segmentation.GetSegment(segmentId)).value for segmentId in ids
         }
@@ -403,6 +415,7 @@ class Masks:
             lost,
             tuple(foreign),
             _touching(pieces),
+            boxes,
         )
 
     def saveDraft(self, segmentationNode: Any, path: Path | str) -> None:

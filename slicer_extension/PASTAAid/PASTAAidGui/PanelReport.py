@@ -11,7 +11,7 @@ from pasta.report.reader import SIZE
 from PASTAAidGui import Theme
 from PASTAAidGui.WheelGuard import WheelGuard
 
-NUMBER, LESION, SIZE, VOLUME, STATE = range(5)
+NUMBER, LESION, EXTENT, VOLUME, STATE = range(5)
 
 
 class PanelReport:
@@ -33,7 +33,7 @@ class PanelReport:
         header = table.horizontalHeader()
         header.setSectionResizeMode(LESION, qt.QHeaderView.Stretch)
         header.setHighlightSections(False)
-        for column, width in ((NUMBER, 26), (SIZE, 118), (VOLUME, 48), (STATE, 62)):
+        for column, width in ((NUMBER, 26), (EXTENT, 118), (VOLUME, 48), (STATE, 62)):
             table.setColumnWidth(column, width)
         table.verticalHeader().setDefaultSectionSize(22)
         table.connect("itemSelectionChanged()", self.onRow)

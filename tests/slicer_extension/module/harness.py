@@ -122,7 +122,7 @@ class Desk:
 
     def click(self, button) -> None:
         """Press a button as a person does: only if it is there and enabled."""
-        assert button.isEnabled() if callable(button.isEnabled) else button.isEnabled, button.text
+        assert button.enabled, button.text
         self.interactions += 1
         button.click()
 
@@ -145,6 +145,7 @@ class Desk:
         """Choose an entry of a dropdown as a person does."""
         index = combo.findText(text)
         assert index >= 0, text
+        assert combo.enabled, combo.objectName
         self.interactions += 1
         combo.setCurrentIndex(index)
         combo.activated.emit(index)
