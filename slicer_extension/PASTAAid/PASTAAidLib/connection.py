@@ -43,7 +43,7 @@ _CT, _MASK = "The CT", "The saved mask"
 _AGAIN = "Try again; your work is kept here."
 
 
-class Problem(PastaError):  # noqa: N818 - it is shown, not only raised
+class Problem(PastaError):
     """Something that went wrong between the module and the server.
 
     Attributes:
