@@ -268,6 +268,11 @@ def _make_names():
     dialogs.install()
 
 
+def _tell(kind, context, text):
+    if "propagateSizeHints" not in text:  # of the offscreen platform at every change of a window
+        print(text, file=sys.stderr)
+
+
 def boot(testing=True, show=True, size=(1500, 900), settings_dir=None):
     """Make the application, once per process: scene, logics, views, main window.
 
@@ -280,6 +285,7 @@ def boot(testing=True, show=True, size=(1500, 900), settings_dir=None):
     if getattr(slicer, "app", None) is not None:
         return slicer.app
     qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
+    QtCore.qInstallMessageHandler(_tell)
     qt_application.setStyle("Fusion")
     qt_application.setOrganizationName("NA-MIC")
     qt_application.setApplicationName("Slicer-host")

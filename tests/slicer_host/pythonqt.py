@@ -319,7 +319,9 @@ def install() -> types.ModuleType:
     }
     for cls in sorted(classes, key=lambda each: (len(each.__mro__), each.__name__)):
         _make_properties_attributes(cls)
-        cls.__setattr__ = _setattr  # each class of Shiboken brings its own, so the base's would not do
+        cls.__setattr__ = (
+            _setattr  # each class of Shiboken brings its own, so the base's would not do
+        )
     _OBJECT.__getattribute__ = _getattribute
     _OBJECT.name = property(
         lambda self: _OBJECT.property(self, "objectName"),
