@@ -133,7 +133,7 @@ class Segmenter:
         """Find the body near the wanted organs, and the box around it; both empty without them."""
         channels = [c for c, value in enumerate(self.spec.label_values) if value in values]
         found = self._fine.located(hu, mask, channels, lambda done: progress(done, "locate"))
-        parts, count = ndimage.label(ndimage.binary_opening(found))  # without single blocks
+        parts, count = ndimage.label(ndimage.binary_opening(found))  # without single voxels
         sizes = np.bincount(parts.ravel(), minlength=1)[1:]
         if count:
             found = np.isin(parts, 1 + np.flatnonzero(sizes >= SMALLEST_PART * sizes.max()))

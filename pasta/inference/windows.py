@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch.nn.functional import pad
 
 from pasta.inference.device import fast_precision
-from pasta.networks.unet import COARSE_STRIDE
 from pasta.preprocessing.intensity import AIR_HU, normalized
 
 if TYPE_CHECKING:
@@ -235,7 +234,7 @@ class WindowedNetwork:
             progress: called with the fraction done after every window; may raise to stop.
 
         Returns:
-            (S, P, L) mask in blocks of `COARSE_STRIDE` voxels.
+            (S, P, L) mask.
         """
         patch = self.spec.patch_shape
         beside = (range(0, n, length) for n, length in zip(hu.shape, patch, strict=True))
@@ -248,12 +247,10 @@ class WindowedNetwork:
         found = np.zeros(hu.shape, dtype=bool)
         for count, start in enumerate(starts, start=1):
             with torch.inference_mode(), fast_precision(self.device):
-                scores = self.networks[0].coarse(self._input(hu, start))  # type: ignore[operator]
-            blocks = torch.isin(scores[0].argmax(dim=0), wanted).cpu().numpy()
-            for axis in range(3):
-                blocks = blocks.repeat(COARSE_STRIDE, axis)
+                scores = self.networks[0](self._input(hu, start))
             inside = self._inside(start, hu.shape)
-            found[inside] = blocks[_shifted(inside, start)]
+            wins = torch.isin(scores[0].argmax(dim=0), wanted).cpu().numpy()
+            found[inside] = wins[_shifted(inside, start)]
             progress(count / len(starts))
         return found
 

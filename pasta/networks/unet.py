@@ -6,7 +6,6 @@ so that a published file loads strictly.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 NUM_POOLS = 5  # strides 1, 2, 4, 8, 16, 32
 PATCH_DIVISOR = 2**NUM_POOLS
 FULL_WIDTH = 64
-COARSE_STRIDE = 2  # of `PastaUNet.coarse`
 HIDDEN_FEATURES = (512, 256)  # of the MLP head (paper, Methods 3), at every width
 
 
@@ -119,31 +117,20 @@ class PastaUNet(nn.Module):
             (B, num_classes, I, J, K) logits; with `deep_supervision` set, the list of all five
             outputs, finest first.
         """
-        outputs = self._decoded(x, len(self.tu), every=self.deep_supervision)
-        return outputs[::-1] if self.deep_supervision else outputs[-1]
-
-    def coarse(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the logits at stride 2, at 63 % of the cost: the finest decoder is left out.
-
-        Returns:
-            (B, num_classes, I/2, J/2, K/2), the deep supervision output of that stride.
-        """
-        return self._decoded(x, len(self.tu) - int(math.log2(COARSE_STRIDE)), every=False)[-1]
-
-    def _decoded(self, x: torch.Tensor, levels: int, *, every: bool) -> list[torch.Tensor]:
-        """Run the encoder and some levels of the decoder; outputs of the last or of every level."""
         skips = []
         for context in self.conv_blocks_context[:-1]:
             x = context(x)
             skips.append(x)
         x = self.conv_blocks_context[-1](x)
         outputs = []
-        for level in range(levels):
-            up, localization = self.tu[level], self.conv_blocks_localization[level]
+        last = len(self.tu) - 1
+        for index, (up, localization) in enumerate(
+            zip(self.tu, self.conv_blocks_localization, strict=True)
+        ):
             x = localization(torch.cat((up(x), skips.pop()), dim=1))
-            if every or level == levels - 1:
-                outputs.append(self.seg_outputs[level](x))
-        return outputs
+            if self.deep_supervision or index == last:
+                outputs.append(self.seg_outputs[index](x))
+        return outputs[::-1] if self.deep_supervision else outputs[-1]
 
 
 class PastaClassifier(nn.Module):

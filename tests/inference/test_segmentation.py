@@ -35,9 +35,6 @@ class DensityNetwork(nn.Module):
         hu = x * 1000  # the specification below divides by 1000
         return torch.cat((-(hu - 300) / 100, (hu - 300) / 100, (hu - 300) / 100 * 2 - 4), dim=1)
 
-    def coarse(self, x: torch.Tensor) -> torch.Tensor:
-        return self(x)[:, :, ::2, ::2, ::2]
-
 
 @dataclass
 class KnownModel:
