@@ -33,7 +33,7 @@ def checked_name(what: str, name: object) -> str:
             of the latter three.
     """
     if isinstance(name, str) and _NAME.fullmatch(name):
-        return name
+        return str.__str__(name)  # MONAI Label's tags are string enums, which format otherwise
     shown = repr(name if isinstance(name, str) and len(name) < 80 else type(name).__name__)
     msg = (
         f"{what} {shown} is not allowed: use letters, digits, dot, dash and underscore "

@@ -228,8 +228,7 @@ class Store:
             LabelError: if values or grid do not fit the image.
             OutputError: if there is no space; the label is as before.
         """
-        checked_name("tag", tag)
-        checked_name("reader", reader)
+        tag, reader = checked_name("tag", tag), checked_name("reader", reader)
         grid, image_sha256 = self._facts(self.image(image_id))
         labelmap = fitting(label, grid)
         folder = self.private / "labels" / image_id / tag / reader

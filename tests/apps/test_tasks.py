@@ -214,7 +214,6 @@ def test_a_real_ct_keeps_its_grid(server, real_data, tmp_path):
     assert document["report"]["lesions"] == []  # this model labels liver only
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["pasta_segmentation", "pasta_screening"])
 def test_batch_inference_keeps_its_results(tmp_path, models, model):
     studies = tmp_path / "studies"

@@ -1,3 +1,5 @@
+from enum import Enum
+
 import numpy as np
 import pytest
 
@@ -218,3 +220,14 @@ def test_a_new_file_is_found_without_a_restart(store, save_ct):
     store.images()
     save_ct(store.folder / "new.nii.gz")
     assert store.image("new").kind == "file"
+
+
+class StockTag(str, Enum):  # noqa: UP042 - as MONAI Label writes its tags
+    ORIGINAL = "original"
+
+
+def test_a_tag_of_monai_labels_enum_is_the_string_it_stands_for(store):
+    record = store.save_label("ct", label_of(store), tag=StockTag.ORIGINAL, reader="model")
+    assert store.label_path(record).is_file()
+    assert store.label_path(store.label("ct", "original", "model")).is_file()
+    assert store.label_path(Store(store.folder).label("ct", "original", "model")).is_file()
