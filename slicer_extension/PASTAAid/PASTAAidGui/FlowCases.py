@@ -112,7 +112,8 @@ class Cases:
         reading = flow.reading
         if reading is not None and reading.caseId == caseId and reading.receipt is None:
             return
-        self.leave()
+        if not self.leave():
+            return
         from PASTAAidGui.Flow import Reading  # Flow imports this module
 
         clock = flow.newClock()
@@ -237,6 +238,8 @@ class Cases:
             flow.editing.takeMask(reading, saved.path, saved.report)
             if saved.report:
                 reading.report = type(reading.report).from_document(saved.report)
+            else:  # saved by another program, as a mask alone
+                flow.editing.listLesions(reading)
             flow.say(
                 _("Your version {version} of {case} is open again.").format(
                     version=saved.version, case=reading.caseId
@@ -320,17 +323,23 @@ class Cases:
             "prefetch", work, done=done, failed=lambda error: _log.info("not prefetched: %s", error)
         )
 
-    def leave(self, quietly: bool = False) -> None:
-        """Put the open case away: edits to the disk, mark off, nodes out of the scene."""
+    def leave(self, quietly: bool = False) -> bool:
+        """Put the open case away: edits to the disk, mark off, nodes out of the scene.
+
+        Returns:
+            False where edits could not be kept: the case then stays open, unless `quietly`, when
+            the scene itself goes away.
+        """
         flow = self.flow
         reading = flow.reading
         if reading is None:
-            return
+            return True
+        flow.editing.lookNow(reading)
+        if not flow.saving.putAway(reading) and not quietly:
+            return False
         flow.assistant.cancel()
         flow.background.cancel("fetch")
         flow.background.cancel("label")
-        flow.editing.lookNow(reading)
-        flow.saving.putAway(reading)
         if flow.paused:
             flow.cover.off()
         if reading.timing is None:
@@ -348,6 +357,7 @@ class Cases:
         flow.dropQuestion("replace")
         if not quietly:
             flow.changed("case")
+        return True
 
     # a CT of this computer
 

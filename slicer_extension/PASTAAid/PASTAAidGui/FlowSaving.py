@@ -78,14 +78,19 @@ class Saving:
             "documents": reading.documents if self.flow.aided else {},
         }
 
-    def putAway(self, reading: "Reading") -> None:
-        """Keep a reading that is left unfinished; it comes back with its case."""
+    def putAway(self, reading: "Reading") -> bool:
+        """Keep a reading that is left unfinished; it comes back with its case.
+
+        Returns:
+            False where its edits could not be kept.
+        """
         if reading.receipt is not None and not reading.isDirty:
-            return
-        if reading.edited and reading.isDirty:
-            self.autosave()
+            return True
+        if reading.edited and reading.isDirty and not self.autosave():
+            return False
         if reading.draftSaved:
             self.flow.drafts.close(reading.caseId)
+        return True
 
     def restore(self, reading: "Reading") -> bool:
         """Bring a draft of this case back, if there is one; False if there is none."""
