@@ -24,7 +24,7 @@ class Editing:
 
     def __init__(self, flow: "Flow") -> None:
         self.flow = flow
-        self.attachEditor = lambda reading: None  # set by the panel that owns the editor
+        self.attachEditor = lambda _reading: None  # set by the panel that owns the editor
         self._observed: list[tuple] = []
         self._busy = 0
         self._settle = qt.QTimer()
@@ -325,7 +325,7 @@ class Editing:
         if not reading.changes:
             flow.say(_("Measured again: no size changed."))
         else:
-            flow.say(_("Measured again: {changes}").format(changes="; ".join(reading.changes)))
+            flow.say(_("Measured again: {count} sizes changed.").format(count=len(reading.changes)))
         flow.changed("report")
 
     def place(self, reading: "Reading", boxes: dict) -> None:

@@ -54,7 +54,7 @@ class Saving:
             flow.drafts.save(
                 reading.caseId, reading.report.to_document(), self._state(reading), writer
             )
-        except Exception as error:  # whatever it is, the reader must hear that nothing is kept
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reader must hear that nothing is kept
             self._failed = True
             flow.say(
                 _("Your edits could not be kept on this computer: {error}").format(error=error),
@@ -176,7 +176,7 @@ class Saving:
         mask = folder / "mask.nii.gz"
         try:
             flattened = flow.masks.toLabelmap(reading.segmentationNode, reading.volumeNode, mask)
-        except Exception as error:  # the work stays in the scene and in its draft
+        except Exception as error:  # noqa: BLE001 - the work stays in the scene and in its draft
             shutil.rmtree(folder, ignore_errors=True)
             flow.tell(error)
             return
