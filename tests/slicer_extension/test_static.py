@@ -37,6 +37,7 @@ names = loaded(Path(__file__).with_name("slicer_names.py"))
 reserved = loaded(ROOT / "tests" / "slicer_host" / "reserved_keys.py")
 # messages of exceptions, some of a background thread, in which Slicer's translator must not be asked; a name
 NOT_SHOWN = (["msg"], ["message"], ["sentence"], ["contributors"])
+NO_WORDS = {"ContainsRepresentation", "abandon", "note"}  # codes of MRML and of the study's log
 GUI = [path for path in names.gui_files() if "Testing" not in path.parts]
 
 
@@ -207,13 +208,11 @@ def no_words_for_readers(tree):
         elif isinstance(node, ast.Subscript):
             yield node.slice
         elif isinstance(node, ast.Call):
-            chain = names._chain(node.func)
-            if (
-                chain[:1] == ["_log"]
-                or chain[-1:] == ["ContainsRepresentation"]
-                or getattr(node.func, "attr", "") == "ContainsRepresentation"
-            ):
+            of_log = names._chain(node.func)[:1] == ["_log"]
+            if of_log or getattr(node.func, "attr", "") in NO_WORDS:
                 yield node
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and calls_of(node.elts[1], "_"):
+            yield node.elts[0]  # a value and its words
 
 
 @pytest.mark.parametrize("path", GUI, ids=lambda path: path.stem)
