@@ -26,7 +26,14 @@ class HeaderBar:
         ui.layoutCombo.addItems([_("Three in a row"), _("Axial large"), _("Four with 3D")])
         ui.layoutCombo.setToolTip(_("Layout (Alt+6, Alt+7, Alt+8)"))
         self.presets = list(PRESETS)
-        ui.windowCombo.addItems([_(name).capitalize() for name in self.presets])
+        titles = {
+            "soft tissue": _("Soft tissue"),
+            "lung": _("Lung"),
+            "bone": _("Bone"),
+            "liver": _("Liver"),
+            "brain": _("Brain"),
+        }
+        ui.windowCombo.addItems([titles[name] for name in self.presets])
         ui.windowCombo.setToolTip(_("Window (Alt+1 to Alt+5)"))
         ui.maskButton.setToolTip(_("Mask: outline and fill, outline, fill, off (Ctrl+Shift+M)"))
         ui.opacitySlider.setToolTip(_("Opacity of the masks"))
