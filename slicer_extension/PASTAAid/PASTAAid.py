@@ -18,7 +18,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 try:
-    import pasta.report  # noqa: F401 - installed beside this module
+    import pasta.report
 except ImportError:  # used from a checkout: its root lies three folders up
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -33,6 +33,19 @@ from PASTAAidGui.PanelSettings import SettingsPanel, dataFolder, readSettings, w
 from PASTAAidGui.Shortcuts import Shortcuts
 from PASTAAidGui.Views import Views
 from PASTAAidLib.settings import Settings, SettingsError
+
+TABS = ("Cases", "AI", "Report", "Edit")
+
+
+def scrolling(page):
+    """Put a tab into a scroll area, so that a small screen scrolls the tab and not the panel."""
+    area = qt.QScrollArea()
+    area.setFrameShape(qt.QFrame.NoFrame)
+    area.setWidgetResizable(True)
+    area.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+    area.setMinimumHeight(420)
+    area.setWidget(page)
+    return area
 
 
 class PASTAAid(ScriptedLoadableModule):
@@ -71,7 +84,7 @@ class PASTAAidParameterNode:
     """
 
     localVolume: vtkMRMLScalarVolumeNode
-    maskOpacity: int = 50
+    maskOpacity: int = 30
     crosshair: bool = True
 
 
@@ -105,7 +118,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel."""
         ScriptedLoadableModuleWidget.setup(self)
         root = slicer.util.loadUI(self.resourcePath("UI/PASTAAid.ui"))
-        self.layout.addWidget(root, 1)
+        self.layout.addWidget(root, 100)  # against a spacer that may follow
         self.root = root
         self.ui = slicer.util.childWidgetVariables(root)
         self.logic = PASTAAidLogic()
@@ -116,8 +129,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.flow = flow = self.logic.makeFlow(settings, self.onFlowChanged)
         self.header = HeaderBar(root, flow)
         pages = {
-            name: slicer.util.loadUI(self.resourcePath(f"UI/PASTAAid{name}.ui"))
-            for name in ("Cases", "AI", "Report", "Edit")
+            name: slicer.util.loadUI(self.resourcePath(f"UI/PASTAAid{name}.ui")) for name in TABS
         }
         self.cases = PanelCases(pages["Cases"], flow, self.saveSettings)
         self.ai = PanelAI(pages["AI"], flow)
@@ -125,7 +137,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.edit = PanelEdit(pages["Edit"], flow)
         titles = (_("Cases"), _("AI"), _("Report"), _("Edit"))
         for page, title in zip(pages.values(), titles, strict=True):
-            self.ui.tabs.addTab(page, title)
+            self.ui.tabs.addTab(scrolling(page), title)
         self.pages = pages
         root.setMRMLScene(slicer.mrmlScene)
         pages["Cases"].setMRMLScene(slicer.mrmlScene)
@@ -203,7 +215,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, _caller=None, _event=None) -> None:
         """Keep the work before the nodes go."""
-        self.flow.cases.leave()
+        self.flow.cases.leave(quietly=True)
         self.edit.letGo()
         self._dropParameterNode()
 
@@ -213,6 +225,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
             self.edit.editorNode()
             self.header.applyLayout()
+            self.showAll()
 
     def onSceneEndImport(self, _caller=None, _event=None) -> None:
         """A saved scene brings its own layouts and editor nodes: put ours back."""
@@ -257,7 +270,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def goTo(self, name: str) -> None:
         """Bring a tab to the front."""
-        self.ui.tabs.setCurrentWidget(self.pages[name])
+        self.ui.tabs.setCurrentIndex(TABS.index(name))
 
     def goToReport(self) -> None:
         """Bring the report to the front, the keyboard on its first attribute."""
@@ -306,7 +319,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showAll(self) -> None:
         """Show everything again."""
         tabs = self.ui.tabs
-        tabs.setTabVisible(tabs.indexOf(self.pages["AI"]), self.flow.aided)
+        tabs.setTabVisible(TABS.index("AI"), self.flow.aided)
         self.header.show()
         self.cases.showSettings()
         self.cases.showConnection()

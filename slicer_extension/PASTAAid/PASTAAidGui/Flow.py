@@ -187,9 +187,8 @@ class Flow:
 
     def applySettings(self, settings: Settings) -> None:
         """Work with other settings from now on; a case that is open is put away first."""
-        if settings == self.settings:
+        if settings == self.settings or not self.cases.leave():
             return
-        self.cases.leave()
         self._useSettings(settings)
         self.connected = False
         self.changed("settings")
@@ -303,6 +302,11 @@ class Flow:
             return
         reading.clock.pause(reason)
         self.cover.on()
+        self.say(
+            _("Paused ({reason}); the images are covered.").format(reason=reason),
+            _("Ctrl+Shift+B goes on."),
+            "warning",
+        )
         self.changed("pause")
 
     def resume(self) -> None:
@@ -312,6 +316,7 @@ class Flow:
             return
         self.cover.off()
         reading.clock.resume()
+        self.say(_("Reading {case} again.").format(case=reading.caseId))
         self.changed("pause")
 
     @property

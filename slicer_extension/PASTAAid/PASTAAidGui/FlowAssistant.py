@@ -170,16 +170,18 @@ class Assistant:
             organs = [organ for organ in document.get("organs", []) if organ.get("probability")]
             return _("Screening is ready: {count} organs assessed.").format(count=len(organs))
         count = len(reading.report.lesions)
-        if not count:
+        if not count and model != REPORT:
             return _("{title} is ready: no lesion found. This does not exclude one.").format(
                 title=titles()[model]
             )
-        return _("{title} is ready: {count} lesions.").format(title=titles()[model], count=count)
+        return _("{title} is ready; lesions: {count}.").format(title=titles()[model], count=count)
 
     def _takeReport(self, reading, document: dict) -> None:
         """Bring the attributes of lesions that the reader drew; what a person set stays."""
         changes = reading.report.remeasured(document)
-        reading.changes = [self.flow.editing.changeText(change) for change in changes]
+        reading.changes = [
+            self.flow.editing.changeText(change) for change in changes if change.old is not None
+        ]
         reading.reportDirty = True
 
     def _takeEvidence(self, reading, image: Path | None) -> None:
@@ -190,7 +192,7 @@ class Assistant:
             flow.views.hideEvidence()
             slicer.mrmlScene.RemoveNode(reading.evidenceNode)
         reading.evidenceNode = slicer.util.loadVolume(
-            str(image), {"name": "AI evidence", "show": False, "singleFile": True}
+            str(image), {"name": _("AI evidence"), "show": False, "singleFile": True}
         )
         self.showEvidence(*self._evidence)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import qt
 import slicer
 import vtk
-from pasta.errors import CancelledError
 from PASTAAidLib.cases import Worklist
 from PASTAAidLib.connection import Problem
 from slicer.i18n import tr as _
+
+from pasta.errors import CancelledError
 
 if TYPE_CHECKING:
     from PASTAAidGui.Flow import Flow

@@ -325,7 +325,9 @@ class Editing:
         if not reading.changes:
             flow.say(_("Measured again: no size changed."))
         else:
-            flow.say(_("Measured again: {count} sizes changed.").format(count=len(reading.changes)))
+            flow.say(
+                _("Measured again; sizes changed: {count}.").format(count=len(reading.changes))
+            )
         flow.changed("report")
 
     def place(self, reading: "Reading", boxes: dict) -> None:

@@ -116,8 +116,10 @@ class PanelAI:
             layout.addWidget(value, row, 2)
             self._rows += [name, bar, value]
         note = ""
-        if organs:
+        if any(organ.get("spread") for organ in organs):
             note = _("Bar: mean of the folds. Line: lowest to highest fold. Ticks: each fold.")
+        elif organs:
+            note = _("One network (fold): how much networks differ is not known.")
         ui.barsNote.text = Theme.coloured(note, Theme.QUIET)
 
 

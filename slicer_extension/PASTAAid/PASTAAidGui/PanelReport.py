@@ -33,7 +33,7 @@ class PanelReport:
         header = table.horizontalHeader()
         header.setSectionResizeMode(LESION, qt.QHeaderView.Stretch)
         header.setHighlightSections(False)
-        for column, width in ((NUMBER, 26), (EXTENT, 118), (VOLUME, 48), (STATE, 62)):
+        for column, width in ((NUMBER, 26), (EXTENT, 118), (VOLUME, 44), (STATE, 72)):
             table.setColumnWidth(column, width)
         table.verticalHeader().setDefaultSectionSize(22)
         table.connect("itemSelectionChanged()", self.onRow)
@@ -50,7 +50,6 @@ class PanelReport:
             combo.setMinimumWidth(128)
             combo.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
             combo.installEventFilter(self._guard)
-            beside.setWordWrap(True)
             beside.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)
             beside.setMinimumHeight(27)
             title.setBuddy(combo)
@@ -187,7 +186,8 @@ class PanelReport:
         for attribute in ATTRIBUTES:
             self._showAttribute(attribute, lesion)
         changes = reading.changes if reading is not None else []
-        ui.changesLabel.text = _("Changed: {changes}").format(changes="; ".join(changes))
+        ui.changesLabel.text = _("Changed: {changes}").format(changes=changesText(changes))
+        ui.changesLabel.setToolTip("<br>".join(changes))
         ui.changesLabel.visible = bool(changes)
 
     def _showAttribute(self, attribute, lesion) -> None:
@@ -209,7 +209,8 @@ class PanelReport:
         combo.setToolTip(entry.value or "")
         title.text = f"{attribute.title} {self._mark(entry)}"
         beside.text = besideText(entry, self.flow.aided)
-        beside.setToolTip(entry.note or "")
+        whole = besideText(entry, self.flow.aided, longest=200)
+        beside.setToolTip("<br>".join(filter(None, [whole, Theme.escaped(entry.note or "")])))
 
     def _mark(self, entry) -> str:
         if entry.state == "ai" and self.flow.aided:
@@ -221,6 +222,13 @@ class PanelReport:
         return ""
 
 
+def changesText(changes) -> str:
+    """Name the first changes, and how many more there are."""
+    text = "; ".join(changes[:2])
+    more = len(changes) - 2
+    return _("{text}; and {more} more").format(text=text, more=more) if more > 0 else text
+
+
 def isOpen(lesion) -> bool:
     """Say whether something of the AI in this lesion waits for a person."""
     return not lesion.reviewed
@@ -229,19 +237,25 @@ def isOpen(lesion) -> bool:
 def originOf(lesion) -> tuple[str, str]:
     """Say in a word and a colour whose a lesion is."""
     if isOpen(lesion):
-        return _("AI"), Theme.AI
+        return (_("AI") if lesion.origin == "ai" else _("reader, AI")), Theme.AI
     if lesion.origin == "ai":
         return _("accepted"), Theme.PERSON
     return _("reader"), Theme.PERSON
 
 
-def besideText(entry, aided: bool) -> str:
+def besideText(entry, aided: bool, longest: int = 21) -> str:
     """Write the AI's suggestion with its probability and the measured value."""
+
+    def short(text: str) -> str:
+        return text if len(text) <= longest else f"{text[: longest - 1].rstrip()}\u2026"
+
     parts = []
     if aided and entry.suggestion:
         percent = "" if entry.probability is None else f" {min(99, 100 * entry.probability):.0f} %"
-        parts.append(Theme.coloured(Theme.escaped(f"AI{percent}: {entry.suggestion}"), Theme.AI))
+        parts.append(
+            Theme.coloured(Theme.escaped(f"AI{percent}: {short(entry.suggestion)}"), Theme.AI)
+        )
     if entry.measured:
-        text = Theme.escaped(_("measured: {value}").format(value=entry.measured))
+        text = Theme.escaped(_("measured: {value}").format(value=short(entry.measured)))
         parts.append(Theme.coloured(text, Theme.WARNING if entry.disagrees else Theme.QUIET))
     return "<br>".join(parts)

@@ -5,9 +5,8 @@ from pathlib import Path
 import ctk
 import qt
 import slicer
-from slicer.i18n import tr as _
-
 from PASTAAidLib.settings import Settings
+from slicer.i18n import tr as _
 
 PREFIX = "PASTAAid/"
 FIELDS = (
