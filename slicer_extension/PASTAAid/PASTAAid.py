@@ -2,13 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import qt
 import slicer
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -84,7 +85,7 @@ class PASTAAidParameterNode:
     """
 
     localVolume: vtkMRMLScalarVolumeNode
-    maskOpacity: int = 30
+    maskOpacity: Annotated[int, WithinRange(0, 100)] = 30
     crosshair: bool = True
 
 

@@ -16,6 +16,22 @@ import vtk
 from PySide6 import QtWidgets
 
 _UNSET = object()
+# As Slicer's guiConnectors have it: the very classes, no subclasses. A pair that is not here is an error there.
+_WIDGETS = {
+    bool: {"QCheckBox", "ctkCheckBox", "QPushButton", "ctkCheckablePushButton"},
+    int: {
+        *("QSlider", "QSpinBox", "QDoubleSpinBox", "ctkSliderWidget", "ctkDoubleSlider"),
+        *("ctkDoubleSpinBox", "qMRMLSliderWidget", "qMRMLSpinBox", "QComboBox", "ctkComboBox"),
+    },
+    float: {
+        *("QDoubleSpinBox", "ctkSliderWidget", "ctkDoubleSlider", "ctkDoubleSpinBox"),
+        *("qMRMLSliderWidget", "qMRMLSpinBox", "QComboBox", "ctkComboBox"),
+    },
+    str: {"QLineEdit", "QLabel", "QTextEdit", "QComboBox", "ctkComboBox"},
+    pathlib.Path: {"ctkPathLineEdit", "ctkDirectoryButton"},
+    enum.Enum: {"QComboBox", "ctkComboBox"},
+    "node": {"qMRMLNodeComboBox"},
+}
 _ZERO = {str: "", int: 0, float: 0.0, bool: False, pathlib.Path: pathlib.Path()}
 
 
@@ -186,16 +202,19 @@ class _Connector:
 
     def __init__(self, field: _Field, widget: Any) -> None:
         self.field, self.widget = field, widget
+        kind = "node" if field.is_node else enum.Enum if field.is_enum else field.base
+        if type(widget).__name__ not in _WIDGETS.get(kind, ()):
+            msg = f"Slicer connects no {kind} ('{field.name}') to a {type(widget).__name__}"
+            raise RuntimeError(msg)
+        bounds = [check for check in field.checks if isinstance(check, WithinRange)]
+        if type(widget).__name__ == "QSlider" and not bounds:
+            msg = f"Slicer connects '{field.name}' to a QSlider only if it is Annotated with its range"
+            raise RuntimeError(msg)
         fitting = [
             name
             for name in self.ATTRIBUTES
             if hasattr(widget, name) and (name != "checked" or field.base is bool)
         ]
-        if not fitting:
-            msg = (
-                f"{widget.className()} {widget.objectName} cannot show the parameter '{field.name}'"
-            )
-            raise RuntimeError(msg)
         self.attribute = fitting[0]
         self.signal = getattr(widget, self.SIGNALS[self.attribute])
         for check in field.checks:

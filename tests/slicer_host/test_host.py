@@ -274,6 +274,30 @@ def test_a_parameter_node_remembers_typed_values_through_a_saved_scene(app, tmp_
     assert found == (Arm.SOLO, 5.0, "R <1>; a:b", False, None)
 
 
+def test_a_parameter_goes_only_to_widgets_that_slicer_can_connect(app):
+    import qt
+    from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+    @parameterNodeWrapper
+    class Shown:
+        shown: bool = True
+
+    parameters = Shown(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode"))
+    for cls in (qt.QToolButton, qt.QLineEdit):
+        with pytest.raises(RuntimeError):
+            parameters.connectParametersToGui({"shown": cls()})
+    box = qt.QCheckBox()
+    tag = parameters.connectParametersToGui({"shown": box})
+    assert box.checked
+    box.checked = False
+    assert parameters.shown is False
+    parameters.shown = True
+    assert box.checked
+    parameters.disconnectGui(tag)
+    box.checked = False
+    assert parameters.shown is True
+
+
 def test_a_settings_panel_loads_what_was_stored_and_stores_what_changes(app):
     import ctk
     import qt
