@@ -83,7 +83,40 @@ def read_label_file(path: Path) -> LabelFile:
         raise LabelError(msg) from error
 
 
-def _nifti(data: bytes) -> LabelFile:
+@dataclass(frozen=True, slots=True, eq=False)
+class NiftiHeader:
+    """What a NIfTI-1 header says.
+
+    Attributes:
+        kind: of a voxel, with its byte order.
+        shape: voxels along i, j, k.
+        offset: of the voxels in the file.
+        slope: that stored numbers are multiplied by.
+        intercept: that is added then.
+        sform: (4, 4), voxel to RAS+ mm; None if there is none.
+        qform: the same from the quaternion.
+    """
+
+    kind: np.dtype[Any]
+    shape: tuple[int, int, int]
+    offset: int
+    slope: float
+    intercept: float
+    sform: NDArray[np.float64] | None
+    qform: NDArray[np.float64] | None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether stored numbers are not the values themselves."""
+        return self.slope not in (0.0, 1.0) or bool(self.slope and self.intercept)
+
+
+def nifti_header(data: bytes) -> NiftiHeader:
+    """Read the header of a NIfTI-1 file that was unpacked.
+
+    Raises:
+        ValueError, KeyError, struct.error: if it is none of one 3-D image.
+    """
     order = next((o for o in "<>" if struct.unpack(f"{o}i", data[:4])[0] == _NIFTI_HEADER), None)
     if order is None or data[344:348] not in (b"n+1\0", b"n+2\0"):
         msg = "no NIfTI-1 header"
@@ -92,21 +125,29 @@ def _nifti(data: bytes) -> LabelFile:
     if dimensions[0] < 3 or any(n > 1 for n in dimensions[4 : dimensions[0] + 1]):
         msg = f"{dimensions[0]} dimensions"
         raise ValueError(msg)
-    shape = dimensions[1:4]
     kind = np.dtype(order + _NIFTI_TYPES[struct.unpack(f"{order}h", data[70:72])[0]])
     spacing = struct.unpack(f"{order}8f", data[76:108])
     offset, slope, intercept = struct.unpack(f"{order}3f", data[108:120])
-    voxels = np.frombuffer(data, kind, int(np.prod(shape)), int(offset)).reshape(shape, order="F")
-    if slope not in (0.0, 1.0) or (slope and intercept):
-        voxels = voxels * slope + intercept
     q_code, s_code = struct.unpack(f"{order}2h", data[252:256])
-    affine = np.eye(4)
+    sform = qform = None
     if s_code > 0:
-        rows = struct.unpack(f"{order}12f", data[280:328])
-        affine[:3] = np.reshape(rows, (3, 4))
-    elif q_code > 0:
-        affine = _quaternion(struct.unpack(f"{order}6f", data[256:280]), spacing)
-    else:
+        sform = np.eye(4)
+        sform[:3] = np.reshape(struct.unpack(f"{order}12f", data[280:328]), (3, 4))
+    if q_code > 0:
+        qform = _quaternion(struct.unpack(f"{order}6f", data[256:280]), spacing)
+    i, j, k = dimensions[1:4]
+    return NiftiHeader(kind, (i, j, k), int(offset), slope, intercept, sform, qform)
+
+
+def _nifti(data: bytes) -> LabelFile:
+    header = nifti_header(data)
+    count = int(np.prod(header.shape))
+    voxels = np.frombuffer(data, header.kind, count, header.offset)
+    voxels = voxels.reshape(header.shape, order="F")
+    if header.scaled:
+        voxels = voxels * header.slope + header.intercept
+    affine = header.sform if header.sform is not None else header.qform
+    if affine is None:
         msg = "no orientation"
         raise ValueError(msg)
     return LabelFile(_whole(voxels), affine)
