@@ -133,4 +133,4 @@ def test_polling_takes_little_time_even_with_much_to_deliver(background):
     time.sleep(0.2)
     start = time.monotonic()
     background.poll(0.01)
-    assert time.monotonic() - start < 0.05
+    assert time.monotonic() - start < 0.2  # all of them would take 0.25
