@@ -316,7 +316,6 @@ def checked(volume: Volume, answers: dict[str, Answer], folder: Path) -> Volume:
 def _how_to_connect(url: str) -> str:
     return (
         f"\nServer: {url}  (any MONAI Label client; API: {url}/docs)\n"
-        "3D Slicer: install the extension MONAILabel (Extensions Manager), open the module MONAI "
-        f"Label,\n  enter {url} as MONAI Label server, press the refresh button, Next Sample, then "
-        "Auto Segmentation."
+        "3D Slicer: add slicer_extension/PASTAAid to the module paths (Edit > Application Settings > "
+        f"Modules),\n  restart, open the module PASTA-AID, enter {url} as server, Test connection."
     )
