@@ -140,24 +140,20 @@ class Segmenter:
         boxes = ndimage.find_objects(found.astype(np.uint8))
         if not boxes:
             return found, (slice(0, 0),) * 3
-        s, p, l = (
-            slice(max(part.start - margin, 0), part.stop + margin)
-            for part, margin in zip(
+        i, j, k = (
+            slice(max(part.start - margin, 0), min(part.stop + margin, n))
+            for part, n, margin in zip(
                 boxes[0],
+                mask.shape,
                 (round(ORGAN_MARGIN_MM / spacing) for spacing in self._upright.spacing_mm),
                 strict=True,
             )
         )
-        distance = ndimage.distance_transform_edt(
-            ~found[s, p, l], sampling=self._upright.spacing_mm
-        )
+        box: Box = (i, j, k)
+        distance = ndimage.distance_transform_edt(~found[box], sampling=self._upright.spacing_mm)
         near = np.zeros_like(mask)
-        near[s, p, l] = mask[s, p, l] & (distance <= ORGAN_MARGIN_MM)
-        i, j, k = (
-            slice(part.start, min(part.stop, n))
-            for part, n in zip((s, p, l), mask.shape, strict=True)
-        )
-        return near, (i, j, k)
+        near[box] = mask[box] & (distance <= ORGAN_MARGIN_MM)
+        return near, box
 
     def _label(
         self,

@@ -9,11 +9,6 @@ from . import harness
 CASES = ("crlm_1004", "crlm_1006", "ts_example")
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        item.add_marker(pytest.mark.slicer)
-
-
 @pytest.fixture(scope="session")
 def studies(tmp_path_factory, real_data):
     folder = tmp_path_factory.mktemp("studies")

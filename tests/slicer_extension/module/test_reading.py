@@ -12,7 +12,6 @@ from pasta.study.events import read_events, verify
 
 from . import harness
 
-pytestmark = pytest.mark.slicer
 SHAPE = {attribute.name: attribute for attribute in ATTRIBUTES}["shape"]
 
 

@@ -12,8 +12,6 @@ from pasta.study.events import verify
 
 from . import harness
 
-pytestmark = pytest.mark.slicer
-
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory, server):

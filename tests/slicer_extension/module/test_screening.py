@@ -6,8 +6,6 @@ import pytest
 
 from . import harness
 
-pytestmark = pytest.mark.slicer
-
 
 @pytest.fixture(scope="module")
 def organ_server(tmp_path_factory, real_data):

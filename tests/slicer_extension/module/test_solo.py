@@ -6,8 +6,6 @@ from pasta.study.events import read_events
 
 from . import harness
 
-pytestmark = pytest.mark.slicer
-
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, server):

@@ -8,7 +8,6 @@ import pytest
 
 from . import harness
 
-pytestmark = pytest.mark.slicer
 SHAPE = (512, 512, 300)
 
 

@@ -35,11 +35,6 @@ LESIONS = {
 ORIENTATIONS = ["LPS", "RAS", "LAS", "PIR", "SLA", "oblique", "sheared rotation, left-handed"]
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        item.add_marker(pytest.mark.slicer)
-
-
 @pytest.fixture(scope="session")
 def application():
     pytest.importorskip("slicer", reason="needs slicer-core")

@@ -10,7 +10,6 @@ from pasta.labels import label_named
 from pasta.neighbourhood import Scan
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core")
-pytestmark = pytest.mark.slicer
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from pasta.labels import LABELS
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core")
-pytestmark = pytest.mark.slicer
 
 SCRIPT = Path(__file__).resolve().parents[3] / "slicer_extension" / "write_terminology.py"
 

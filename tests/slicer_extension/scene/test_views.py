@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 slicer = pytest.importorskip("slicer", reason="needs slicer-core")
-pytestmark = pytest.mark.slicer
 
 NAMES = ("Red", "Green", "Yellow")
 
