@@ -110,6 +110,7 @@ class ReadingClock:
         self.state: State = "idle"
         self.problem = ""
         self._case: dict[str, Any] = {}
+        self._completed: tuple[dict[str, Any], int] | None = None
         self._focused = True
         self._reset()
 
@@ -148,6 +149,7 @@ class ReadingClock:
             self.abandon("another case")
         self._reset()
         self.problem = ""
+        self._completed = None
         self._case = {"case": case, "task": task, "organ": organ, "position": position}
         self._tell("case_requested")
 
@@ -183,8 +185,26 @@ class ReadingClock:
         self._settle()
         timing = self._timing()
         self._tell("case_complete", timing.document())
+        self._completed = self._case, self._mark
         self._end()
         return timing
+
+    def reopen(self, reason: str) -> None:
+        """Go on with the case that was completed last: the reader works on it once more.
+
+        The time since it was completed counts as nothing; `complete` then tells the sum. Does
+        nothing where no case was completed, or another was asked for.
+        """
+        if self._completed is None:
+            return
+        self._advance()
+        self._case, completed_ns = self._completed
+        self._completed = None
+        self.state = "running"
+        self._quiet = 0
+        self._waiting.clear()
+        closed_seconds = (self._mark - completed_ns) / _NS
+        self._tell("reopen", {"reason": reason[:80], "closed_seconds": closed_seconds})
 
     def abandon(self, reason: str) -> None:
         """Stop without a result: the case was left."""

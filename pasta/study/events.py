@@ -87,7 +87,7 @@ EVENT_TYPES = frozenset(
         "impression_set",
     }
 )
-_OPENS, _ENDS = "case_requested", ("case_complete", "case_skip")
+_OPENS, _ENDS = ("case_requested", "reopen"), ("case_complete", "case_skip")
 _PSEUDONYM = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _CODE = re.compile(r"(c-[0-9a-f]{16})?")
 _UID = re.compile(r"\d+(\.\d+){4,}")
@@ -447,7 +447,7 @@ def _open_case(data: bytes) -> str:
     case = ""
     for line in data.splitlines(keepends=True):
         event = _event(line) or {"type": ""}
-        if event["type"] == _OPENS:
+        if event["type"] in _OPENS:
             case = str(event.get("case", ""))
         elif event["type"] in _ENDS or event["type"] == "crash_recovered":
             case = ""

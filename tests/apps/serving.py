@@ -114,22 +114,27 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.studies = studies
         self.log = log
-        command = [sys.executable, "-m", "monailabel.main", "start_server"]
-        command += ["--app", str(APP), "--studies", str(studies)]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        with log.open("wb") as output:
+        self._command = [sys.executable, "-m", "monailabel.main", "start_server"]
+        self._command += ["--app", str(APP), "--studies", str(studies)]
+        self._command += ["--host", "127.0.0.1", "--port", str(port)]
+        self._environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PASTA_MODELS": str(models),
+            "PASTA_DEVICE": "cpu",
+            **environment,
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; once more at the same address after it was killed."""
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                command,
+                self._command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd=log.parent,
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": "1",
-                    "PASTA_MODELS": str(models),
-                    "PASTA_DEVICE": "cpu",
-                    **environment,
-                },
+                cwd=self.log.parent,
+                env=self._environment,
             )
         try:
             self._wait()

@@ -320,3 +320,24 @@ def test_all_of_it_goes_into_a_real_log(tmp_path):
     assert [event["type"] for event in events][:3] == ["case_requested", "load_start", "load_end"]
     monotonic = [event["mono_ns"] for event in events]
     assert monotonic == sorted(monotonic)
+
+
+def test_a_completed_case_that_is_reopened_adds_up_without_the_time_between(world):
+    clock = world.opened()
+    world.passes(20)
+    clock.complete()
+    world.passes(100)
+    clock.wait_end("ai")  # a late answer looks at the clock, too
+    world.passes(20)
+    clock.reopen("edited")
+    assert world.kinds()[-1] == "reopen"
+    assert world.events[-1][1]["closed_seconds"] == pytest.approx(120)
+    assert world.events[-1][2]["case"] == "ct"
+    world.passes(5)
+    timing = clock.complete()
+    assert timing.reading_seconds == pytest.approx(25)
+    assert timing.wall_seconds == pytest.approx(25)
+    clock.case_requested("another")
+    clock.reopen("too late")
+    assert clock.state == "idle"
+    assert world.kinds()[-1] == "case_requested"

@@ -8,7 +8,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from pasta.labels import label_named
+from pasta.labels import Label, label_named
 from pasta.report.attributes import attribute_named
 from PASTAAidGui.Masks import ORIGIN_TAG
 from PASTAAidGui.Views import MASKS_ATTRIBUTE
@@ -85,8 +85,8 @@ class Editing:
         reading = self.flow.reading
         if reading is None or self._busy:
             return
-        reading.maskDirty = reading.edited = True
-        self.flow.active()
+        reading.maskDirty = True
+        self._touched(reading)
         self._settle.start()
 
     def _look(self) -> None:
@@ -188,7 +188,9 @@ class Editing:
             return
         segment = self.segments().get(number)
         if segment is not None:
-            flow.masks.deleteLesion(reading.segmentationNode, segment.segmentId)
+            organ = flow.masks.deleteLesion(reading.segmentationNode, segment.segmentId)
+            if segment.voxels:
+                flow.say(_deleted(number, organ))
         if any(lesion.number == number for lesion in reading.report.lesions):
             reading.report.delete_lesion(number)
         flow.note("lesion_deleted", number=number)
@@ -348,8 +350,25 @@ class Editing:
         )
 
     def _change(self, reading: "Reading") -> None:
-        reading.reportDirty = reading.edited = True
+        reading.reportDirty = True
+        self._touched(reading)
+
+    def _touched(self, reading: "Reading") -> None:
+        """Note a change; one after the submission goes on with the reading, and with its clock."""
+        reading.edited = True
+        if reading.timing is not None:
+            reading.clock.reopen("edited")
+            reading.timing = None
+            self.flow.changed("clock")
         self.flow.active()
+
+
+def _deleted(number: int, organ: Label | None) -> str:
+    if organ is not None:
+        return _("Lesion {number} is deleted; its voxels are {organ} now.").format(
+            number=number, organ=organ.title
+        )
+    return _("Lesion {number} is deleted; its voxels belong to nothing now.").format(number=number)
 
 
 def originOf(segment) -> str:

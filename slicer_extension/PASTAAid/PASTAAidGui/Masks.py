@@ -40,6 +40,7 @@ MIN_VOXELS = 3  # of a lesion in the report; the same as pasta.inference.reporti
 MIN_MM3 = 10.0
 COARSE_FROM = 4_000_000  # voxels of a lesion zone from which components are sought coarsely first
 COARSE = 4
+SURROUNDED = 0.5  # share of a lesion's shell that is its organ, from which it lies in that organ
 EFFECTS = ("Paint", "Erase", "Threshold", "Scissors", "Islands", "Grow from seeds", "Smoothing")
 UNDO_STATES = 10  # each is a copy of the layers
 BINARY = "Binary labelmap"
@@ -300,11 +301,22 @@ class Masks:
         segmentId = segmentation.GenerateUniqueSegmentID(f"{lesion.name}_{number}")
         return _addSegment(segmentationNode, segmentId, lesion, number, "reader")
 
-    def deleteLesion(self, segmentationNode: Any, segmentId: str) -> None:
-        """Take a lesion out. Its voxels become background, not organ: nobody has drawn that."""
+    def deleteLesion(self, segmentationNode: Any, segmentId: str) -> Label | None:
+        """Take a lesion out; where its organ surrounds it, its voxels become that organ.
+
+        Returns:
+            The organ; None where the organ is not drawn or surrounds less than half of the
+            lesion, as with an exophytic one: what lies there then, nobody has said.
+        """
         segmentation = segmentationNode.GetSegmentation()
-        _segment(segmentation, segmentId)
+        lesion = _labelOf(_segment(segmentation, segmentId))
+        organId = _organOf(segmentation, lesion)
+        filled = organId and _filled(segmentation, organId, segmentId)
         segmentation.RemoveSegment(segmentId)
+        if not filled:
+            return None
+        _fill(segmentationNode, organId, filled)
+        return label_named(lesion.organ)
 
     def splitLesion(
         self, segmentationNode: Any, segmentId: str, numbers: Callable[[], int]
@@ -555,6 +567,40 @@ def _labelOf(segment: Any) -> Label | None:
 def _numberOf(segment: Any) -> int:
     text = _tag(segment, LESION_TAG)
     return int(text) if text.isdigit() else -1
+
+
+def _organOf(segmentation: Any, lesion: Label | None) -> str:
+    """Find the segment of the organ that a lesion belongs to; empty if none is drawn."""
+    for segmentId in segmentation.GetSegmentIDs():
+        label = _labelOf(segmentation.GetSegment(segmentId))
+        if lesion and label and label.kind == "organ" and label.name == lesion.organ:
+            return segmentId
+    return ""
+
+
+def _filled(segmentation: Any, organId: str, lesionId: str) -> Any:
+    """Make the image of an organ with a lesion that it surrounds; None if it does not."""
+    places = dict(_cropped(segmentation, [organId, lesionId]))
+    if len(places) < 2:
+        return None
+    (organ, start, affine), (lesion, corner, other) = places[organId], places[lesionId]
+    if not sameAffine(affine, other, lesion.shape):
+        return None
+    boxes = [
+        tuple(slice(int(first), int(first) + n) for first, n in zip(place, mask.shape, strict=True))
+        for place, mask in ((start, organ), (corner, lesion))
+    ]
+    wide = tuple(slice(part.start - 1, part.stop + 1) for part in boxes[1])
+    box = _union((boxes[0], wide))
+    both = np.zeros([part.stop - part.start for part in box], bool)
+    both[_inside(boxes[0], box)] = organ
+    near = both[_inside(wide, box)]
+    padded = np.pad(lesion, 1)
+    shell = ndimage.binary_dilation(padded) & ~padded
+    if near[shell].mean() < SURROUNDED:
+        return None
+    near |= padded
+    return _placed(both, [part.start for part in box], slicer.util.vtkMatrixFromArray(affine))
 
 
 def _fill(node: Any, segmentId: str, image: Any) -> None:

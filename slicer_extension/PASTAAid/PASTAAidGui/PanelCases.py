@@ -121,11 +121,13 @@ class PanelCases:
         )
 
     def showWorklist(self) -> None:
-        """Fill the table."""
+        """Fill the table; what was chosen stays chosen, else the open case, else the first."""
         ui = self.ui
+        before = ui.caseTable.item(ui.caseTable.currentRow(), CASE)
         cases = self.flow.worklist.filtered(ui.searchEdit.text, ui.statusCombo.currentData or None)
         words = {"new": _("new"), "in work": _("in work"), "done": _("done")}
         current = self.flow.reading.caseId if self.flow.reading else None
+        chosen = before.text() if before is not None else current
         table = ui.caseTable
         table.setRowCount(len(cases))
         for row, case in enumerate(cases):
@@ -141,7 +143,8 @@ class PanelCases:
                 font.setBold(case.id == current)
                 item.setFont(font)
                 table.setItem(row, column, item)
-            if case.id == current:
-                table.selectRow(row)
+        if cases:
+            ids = [case.id for case in cases]
+            table.selectRow(ids.index(chosen) if chosen in ids else 0)
         ui.openButton.enabled = bool(cases)
         ui.learningButton.enabled = self.flow.connected

@@ -60,32 +60,48 @@ def test_the_panel_offers_what_the_crash_left_and_brings_it_back(desk, crashed):
     assert verify(desk.flow.log.path).ok
 
 
-def test_a_server_that_dies_costs_nothing_and_the_same_work_is_saved_later(
-    desk, tmp_path, studies, server
-):
+@pytest.fixture
+def mortal(tmp_path_factory, studies):
+    """A server of its own that a test may kill; it starts again at the same address."""
+    models = harness.save_models(tmp_path_factory.mktemp("models"))
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    copy = tmp_path_factory.mktemp("studies")
+    (copy / "crlm_1004.nii.gz").symlink_to(studies / "crlm_1004.nii.gz")
+    running = harness.serving().Server(copy, models, log)
+    yield running
+    running.stop()
+
+
+def test_a_server_that_is_killed_costs_nothing_and_the_same_work_is_saved_later(desk, mortal):
     flow = desk.flow
-    desk.connect()
-    good = flow.settings.url
-    desk.widget.saveSettings(url="http://127.0.0.1:9")
+    desk.widget.saveSettings(url=mortal.url)
     assert flow.reading is None  # put away, on the disk
-    desk.widget.saveSettings(url=good)
     desk.connect()
     desk.open("crlm_1004")
-    assert flow.reading.report.impression == "Written before the crash."
-    desk.flow.connection._client.url = "http://127.0.0.1:9"  # the server goes away now
+    desk.idle()
+    desk.widget.report.ui.impressionEdit.setPlainText("Written before the server died.")
+    mortal.process.kill()
+    mortal.process.wait()
     desk.press("Ctrl+Return")
     desk.until(lambda: flow.status.kind == "error", 60, "the refusal")
     assert "No server answers" in flow.status.text
     assert flow.reading.receipt is None
     assert flow.drafts.load("crlm_1004") is not None
-    desk.flow.connection._client.url = good
+    mortal.start()
     desk.press("Ctrl+Return")
     desk.until(lambda: flow.reading.receipt is not None, 60, "the receipt")
     assert flow.drafts.load("crlm_1004") is None
-    info = server.get(
+    info = mortal.get(
         "/datastore/label/info", params={"label": "crlm_1004@R1", "tag": "final"}
     ).json()
-    assert info["report"]["impression"] == "Written before the crash."
+    assert info["report"]["impression"] == "Written before the server died."
+
+
+def test_work_put_away_for_another_server_is_back_when_its_case_is_opened(desk, server):
+    desk.widget.saveSettings(url=server.url)
+    desk.connect()
+    desk.open("crlm_1004")
+    assert desk.flow.reading.report.impression == "Written before the crash."
 
 
 def test_a_disk_that_is_full_is_told_and_the_work_stays_in_memory(desk, monkeypatch):

@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pasta.geometry import Volume
 from pasta.inference.reporting import MIN_MM3, MIN_VOXELS, lesion_components
@@ -294,6 +295,33 @@ def test_a_lesion_is_split_into_its_islands(case, masks, load, tmp_path):
     assert masks.splitLesion(node, added, lambda: 1 / 0) == [added]
     masks.deleteLesion(node, added)
     assert 40 not in {lesion.number for lesion in masks.lesions(node)}
+
+
+def test_a_deleted_lesion_becomes_the_organ_that_surrounds_it(case, masks, load, tmp_path):
+    volume = load(case.ct)
+    values = case.values.copy()
+    inside = np.argwhere(ndimage.binary_erosion(values == 2, np.ones((3, 3, 3)), iterations=3))[0]
+    box = tuple(slice(int(place) - 2, int(place) + 3) for place in inside)
+    values[box] = 12
+    nib.save(nib.Nifti1Image(values, case.affine), tmp_path / "drawn.nii.gz")
+    node = masks.fromLabelmap(tmp_path / "drawn.nii.gz", volume, None)
+    lesion = next(each for each in masks.lesions(node) if each.voxels == 125)
+    organ = masks.deleteLesion(node, lesion.segmentId)
+    assert organ.name == "liver"
+    _flat, after, _affine = exported(masks, node, volume, tmp_path)
+    np.testing.assert_array_equal(after, case.values)
+
+
+def test_a_deleted_lesion_outside_its_organ_leaves_nothing(lps, masks, load, tmp_path):
+    volume = load(lps.ct)
+    node = masks.fromLabelmap(lps.mask, volume, None)
+    added = masks.addLesion(node, "kidney_tumor", 40)
+    assert masks.deleteLesion(node, added) is None  # not even drawn
+    added = masks.addLesion(node, "kidney_tumor", 41)
+    paint_more(node, added, lps, (slice(0, 5), slice(0, 5), slice(0, 5)))
+    assert masks.deleteLesion(node, added) is None
+    _flat, after, _affine = exported(masks, node, volume, tmp_path)
+    np.testing.assert_array_equal(after, lps.values)
 
 
 def paint_more(node, segmentId, case, box):
