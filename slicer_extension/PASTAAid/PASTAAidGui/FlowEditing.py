@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 import qt
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from pasta.labels import Label, label_named
 from pasta.report.attributes import attribute_named
-from PASTAAidGui.Masks import ORIGIN_TAG
+from PASTAAidGui.Segments import ORIGIN_TAG, tagOf
 from PASTAAidGui.Views import MASKS_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -369,9 +368,3 @@ def _deleted(number: int, organ: Label | None) -> str:
             number=number, organ=organ.title
         )
     return _("Lesion {number} is deleted; its voxels belong to nothing now.").format(number=number)
-
-
-def originOf(segment) -> str:
-    """Read whose a segment is from its tag."""
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(ORIGIN_TAG, value) else ""

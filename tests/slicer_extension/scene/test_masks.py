@@ -111,15 +111,15 @@ def test_specks_are_no_lesions_and_yet_not_lost(lps, masks, load, tmp_path):
 
 
 def test_large_sparse_zones_are_separated_as_scipy_does(masks):
-    from PASTAAidGui import Masks
+    from PASTAAidGui import Voxels
     from scipy import ndimage
 
     rng = np.random.default_rng(3)
     mask = ndimage.binary_dilation(rng.random((211, 190, 131)) < 0.0007)
     mask[5:200, 7, 9] = True
-    assert mask.size > Masks.COARSE_FROM
+    assert mask.size > Voxels.COARSE_FROM
     parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    found = Masks._parts(mask)
+    found = Voxels.connectedParts(mask)
     assert len(found) == count
     painted = np.zeros(mask.shape, np.int32)
     for number, (box, part) in enumerate(found, start=1):
@@ -207,11 +207,11 @@ def test_hidden_renamed_empty_and_foreign_segments_do_not_shift_values(lps, mask
 
 def paint(node, segmentId, case, box):
     """Set a box of voxels in one segment through Slicer's own logic."""
-    from PASTAAidGui import Masks
+    from PASTAAidGui import Voxels
 
     mask = np.ones([part.stop - part.start for part in box], bool)
     matrix = slicer.util.vtkMatrixFromArray(nib.load(case.ct).affine)
-    image = Masks._placed(mask, [part.start for part in box], matrix)
+    image = Voxels.placedImage(mask, [part.start for part in box], matrix)
     slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, node, segmentId)
 
 
@@ -325,12 +325,12 @@ def test_a_deleted_lesion_outside_its_organ_leaves_nothing(lps, masks, load, tmp
 
 
 def paint_more(node, segmentId, case, box):
-    from PASTAAidGui import Masks
+    from PASTAAidGui import Voxels
 
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     mask = np.ones([part.stop - part.start for part in box], bool)
     matrix = slicer.util.vtkMatrixFromArray(nib.load(case.ct).affine)
-    image = Masks._placed(mask, [part.start for part in box], matrix)
+    image = Voxels.placedImage(mask, [part.start for part in box], matrix)
     logic.SetBinaryLabelmapToSegment(image, node, segmentId, logic.MODE_MERGE_MAX)
 
 
@@ -375,11 +375,11 @@ def test_a_segment_drawn_on_another_grid_is_brought_to_the_ct(lps, masks, load, 
     volume = load(lps.ct)
     node = masks.fromLabelmap(lps.mask, volume, None)
     added = masks.addLesion(node, "liver_cyst", 50)
-    from PASTAAidGui import Masks
+    from PASTAAidGui import Voxels
 
     fine = lps.affine @ np.diag([0.5, 0.5, 0.5, 1])
     fine[:3, 3] += fine[:3, :3] @ [-0.5, -0.5, -0.5]  # eight voxels in each of the CT
-    image = Masks._placed(
+    image = Voxels.placedImage(
         np.ones((40, 40, 40), bool), (20, 20, 20), slicer.util.vtkMatrixFromArray(fine)
     )
     segment = node.GetSegmentation().GetSegment(added)
