@@ -258,7 +258,7 @@ def split_hosts(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     """Keep one case in five of each kind aside, to measure the heads on."""
     training: list[Case] = []
     testing: list[Case] = []
-    for kind in sorted({case.kind for case in cases}):
+    for kind in sorted({each.kind for each in cases}):
         of_kind = [case for case in cases if case.kind == kind]
         testing += of_kind[4::5]
         training += [case for index, case in enumerate(of_kind) if index % 5 != 4]

@@ -5,7 +5,6 @@ One pipeline holds the loaded networks; it is not meant for two threads at once.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 

@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ from pasta.store.names import (
 from pasta.store.records import Image, LabelRecord, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _UPLOAD = "upload"
 

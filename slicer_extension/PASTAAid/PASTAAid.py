@@ -19,7 +19,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 try:
-    import pasta.report
+    import pasta.report  # noqa: F401 - asks whether the core is here
 except ImportError:  # used from a checkout: its root lies three folders up
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

@@ -16,7 +16,6 @@ from training.synthesis.shapes import (
     Coordinates,
     Floats,
     NoiseBank,
-    Point,
     Points,
     named_rng,
     segment,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lib.private import PrivateFolder
     from lib.readings import Readings
     from lib.sessions import PrivateSessions
-    from pasta.errors import PastaError
     from pasta.geometry import Volume
     from pasta.store import Store
 

@@ -134,7 +134,7 @@ class Editing:
             return False
         segmentation = reading.segmentationNode.GetSegmentation()
         return bool(reading.report.unreviewed()) or any(
-            originOf(segmentation.GetSegment(segmentId)) == "ai"
+            tagOf(segmentation.GetSegment(segmentId), ORIGIN_TAG) == "ai"
             for segmentId in segmentation.GetSegmentIDs()
         )
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
 from scipy import ndimage
 from slicer.i18n import tr as _
 

@@ -5,7 +5,6 @@ import json
 import time
 
 import numpy as np
-import pytest
 
 from pasta.report import ATTRIBUTES
 from pasta.study.events import read_events, verify
