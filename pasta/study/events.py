@@ -448,7 +448,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_constant=_refused)  # NaN is no JSON
         if not (
             isinstance(event["seq"], int)
             and isinstance(event["sha256"], str)
@@ -460,6 +460,10 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     else:
         return dict(event)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)
 
 
 def _last_event(data: bytes) -> dict[str, Any] | None:
