@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST_LINE = 1 << 16
 SERVER_LOG = "server.jsonl"
 COUNTED = ("complete", "skip", "budget")
-_SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CODE = re.compile(r"c-[0-9a-f]{16}")
 _VERSION = re.compile(r"v(\d{4})\.json")
 
