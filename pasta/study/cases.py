@@ -160,8 +160,9 @@ class _Sheet:
         self.findings: list[Finding] = []
 
     def tell(self, line: int, name: str, text: str, *, warning: bool = False) -> None:
-        severity = "warning" if warning else "error"
-        self.findings.append(Finding(line, name, text, self._path.name, severity))
+        self.findings.append(
+            Finding(line, name, text, self._path.name, "warning" if warning else "error")
+        )
 
     def header(self, names: list[str]) -> bool:
         """Check the first line; without `image` and `organ` no row means anything."""
