@@ -21,7 +21,7 @@ from pasta.errors import OutputError, PastaError
 from pasta.study.events import FIRST, checked_line, read_events, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LONGEST_LINE = 1 << 16
@@ -242,11 +242,78 @@ class Archive:
         return self.answers_folder / block / case
 
 
-def check(folder: Path) -> list[str]:
-    """Find what was changed in the logs and answers of a study since the server wrote them.
+class Checker:
+    """Finds what was changed in the logs and answers of a study since the server wrote them.
 
     Every line of every log is in its chain; the server's log tells the SHA-256 of every answer and
-    the last event of every session that was ended.
+    the last event of every session that was ended. A file that has not been touched since the last
+    look is not read again.
+
+    Args:
+        folder: of the study.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._logs, self._answers = folder / "logs", folder / "answers"
+        self._seen: dict[Path, tuple[tuple[int, ...], Any]] = {}
+
+    def problems(self) -> list[str]:
+        """Look; one sentence for each problem, none if all is well."""
+        problems = []
+        ends: dict[str, tuple[str, int]] = {}
+        told: dict[str, str] = {}
+        known = {SERVER_LOG.removesuffix(".jsonl")}
+        server = self._logs / SERVER_LOG
+        for event in self._once(server, _told) if server.exists() else ():
+            payload = event["payload"]
+            if event["type"] == "login":
+                known.add(payload["session"])
+            elif event["type"] == "logout":
+                ends[payload["session"]] = payload.get("head") or "", payload.get("seq") or 0
+            else:
+                where = f"{payload['block']}/{event['case']}/v{payload['version']:04d}.json"
+                told[where] = payload["record_sha256"]
+        for path in sorted(self._logs.glob("*.jsonl")):
+            found = self._once(path, verify)
+            head, seq = ends.get(path.stem, ("", 0))
+            if path.stem not in known:
+                problems.append(f"logs/{path.name}: the server's log knows no such session.")
+            if not found.ok:
+                problems.append(f"logs/{path.name}: event {found.first_bad_seq}: {found.reason}.")
+            elif seq > found.events:
+                missing = seq - found.events
+                problems.append(f"logs/{path.name}: the last {missing} event(s) are missing.")
+            elif seq == found.events and head not in ("", found.head):
+                text = "is not the log whose end the reader's machine told"
+                problems.append(f"logs/{path.name}: {text}.")
+        missing_logs = [log for log, (head, _) in ends.items() if head]
+        problems += [
+            f"logs/{log}.jsonl: is missing."
+            for log in missing_logs
+            if not (self._logs / f"{log}.jsonl").exists()
+        ]
+        for path in sorted(self._answers.glob("*/*/v*.json")):
+            where = path.relative_to(self._answers).as_posix()
+            sha256, mask_sha256 = self._once(path, _answer_sha256)
+            if told.pop(where, None) != sha256:
+                problems.append(f"answers/{where}: is not as the server's log says.")
+            mask = path.with_suffix(".nii.gz")
+            if mask_sha256 and (not mask.exists() or self._once(mask, _sha256) != mask_sha256):
+                name = mask.relative_to(self._answers).as_posix()
+                problems.append(f"answers/{name}: was changed.")
+        return problems + [f"answers/{where}: is missing." for where in sorted(told)]
+
+    def _once(self, path: Path, look: Callable[[Path], Any]) -> Any:
+        stat = path.stat()
+        signature = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)  # ctime: nobody sets it back
+        key = path / look.__name__
+        if self._seen.get(key, (None, None))[0] != signature:
+            self._seen[key] = signature, look(path)
+        return self._seen[key][1]
+
+
+def check(folder: Path) -> list[str]:
+    """Find what was changed in the logs and answers of a study; see `Checker`.
 
     Args:
         folder: of the study.
@@ -254,43 +321,25 @@ def check(folder: Path) -> list[str]:
     Returns:
         One sentence for each problem; none if all is well.
     """
-    problems = []
-    logs, answers = folder / "logs", folder / "answers"
-    ends: dict[str, tuple[str, int | None]] = {}
-    told: set[tuple[str, str]] = set()
-    server = logs / SERVER_LOG
-    for event in read_events(server) if server.exists() else ():
-        payload = event.get("payload") or {}
-        if event["type"] == "logout" and payload.get("head"):
-            ends[payload["session"]] = payload["head"], payload.get("seq")
-        if event["type"] == "answer_received":
-            where = f"{payload['block']}/{event['case']}/v{payload['version']:04d}.json"
-            told.add((where, payload["record_sha256"]))
-    for path in sorted(logs.glob("*.jsonl")):
-        found = verify(path)
-        if not found.ok:
-            problems.append(f"logs/{path.name}: event {found.first_bad_seq}: {found.reason}.")
-        head, seq = ends.get(path.stem, ("", None))
-        if found.ok and head and (seq or 0) > found.events:
-            missing = (seq or 0) - found.events
-            problems.append(f"logs/{path.name}: the last {missing} events are missing.")
-        elif found.ok and head and seq == found.events and head != found.head:
-            problems.append(f"logs/{path.name}: ends otherwise than the reader's machine told.")
-    for path in sorted(answers.glob("*/*/v*.json")):
-        where = path.relative_to(answers).as_posix()
-        data = path.read_bytes()
-        if (where, hashlib.sha256(data).hexdigest()) not in told:
-            problems.append(f"answers/{where}: is not as the server's log says.")
-            continue
-        told.discard((where, hashlib.sha256(data).hexdigest()))
-        mask_sha256 = json.loads(data).get("mask_sha256")
-        mask = path.with_suffix(".nii.gz")
-        if mask_sha256 and (
-            not mask.exists() or hashlib.sha256(mask.read_bytes()).hexdigest() != mask_sha256
-        ):
-            problems.append(f"answers/{mask.relative_to(answers).as_posix()}: was changed.")
-    problems += [f"answers/{where}: is missing." for where, _ in sorted(told)]
-    return problems
+    return Checker(folder).problems()
+
+
+def _told(path: Path) -> list[dict[str, Any]]:
+    kinds = ("login", "logout", "answer_received")
+    return [event for event in read_events(path) if event["type"] in kinds]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _answer_sha256(path: Path) -> tuple[str, str]:
+    data = path.read_bytes()
+    try:
+        mask_sha256 = str(json.loads(data)["mask_sha256"])
+    except (ValueError, KeyError, TypeError):
+        mask_sha256 = ""
+    return hashlib.sha256(data).hexdigest(), mask_sha256
 
 
 def write_file(path: Path, data: bytes) -> None:

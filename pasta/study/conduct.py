@@ -354,7 +354,7 @@ class Conduct:
             for other in state.slots
             if not other.training and other.code != code
         )
-        over = others + seconds > float(state.part.budget_seconds) + _OVER_SECONDS
+        over = others + seconds > float(state.part.budget_seconds or 0) + _OVER_SECONDS
         return "budget" if over else status
 
 

@@ -37,7 +37,7 @@ class Studies:
     """
 
     def __init__(self, service: Service, path: Path, admin_token: str) -> None:
-        self._service, self._path = service, path
+        self.service, self._path = service, path
         self._guard = threading.Lock()
         self.running: dict[str, RunningStudy] = {}
         self.preparations: dict[str, Preparation] = {}
@@ -130,7 +130,7 @@ class Studies:
             study = RunningStudy(folder, self.weights, self._check_mask)
         except PastaError as error:
             return str(error)
-        preparation = Preparation(self._service, study)
+        preparation = Preparation(self.service, study)
         study.ready = preparation.ready
         self.running[study.id] = study
         self.preparations[study.id] = preparation
@@ -140,17 +140,17 @@ class Studies:
     def weights(self) -> dict[str, str]:
         """SHA-256 of the models here, by name, as a lock holds them."""
         try:
-            found = self._service.models.found()
+            found = self.service.models.found()
         except CheckpointError:
             return {}
         models = (found.segmentation, *found.screening.values(), found.attributes)
         return {model.spec.name: weights_sha256(model) for model in models if model}
 
     def _check_mask(self, image: str, mask: bytes) -> None:
-        with self._service.private.job() as folder:
+        with self.service.private.job() as folder:
             path = folder / "mask.nii.gz"
             path.write_bytes(mask)
-            read_labelmap(path, self._service.store.grid(image))
+            read_labelmap(path, self.service.store.grid(image))
 
 
 def weights_sha256(model: Model) -> str:
