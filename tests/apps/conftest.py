@@ -50,7 +50,7 @@ def study_images(tmp_path_factory):
     """Nine small CTs: one for training, eight to read."""
     folder = tmp_path_factory.mktemp("study-images")
     for number in range(9):
-        _serving.save_ct(folder / f"case-{number}.nii.gz", _serving.body(seed=number))
+        _serving.save_ct(folder / f"case-{number}.nii.gz", _serving.body((30, 30, 30), number))
     return folder
 
 

@@ -63,6 +63,8 @@ def duration(seconds: float | None) -> str:
     """Write seconds as people read them: "12.3 s", "4 min 05 s", "1 h 02 min"."""
     if seconds is None:
         return _NONE
+    if not seconds:
+        return "0 s"
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
