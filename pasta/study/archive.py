@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 1 << 16
 SERVER_LOG = "server.jsonl"
+SERVER_HEAD = "server.head"
 COUNTED = ("complete", "skip", "budget")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CODE = re.compile(r"c-[0-9a-f]{16}")
@@ -172,6 +173,17 @@ class Archive:
             self._chains[session] = _recovered(path) if path.exists() else []
         return self._chains[session]
 
+    def keep_head(self, seq: int, sha256: str) -> None:
+        """Note how far the server's own log goes, so that lines taken off its end are missed.
+
+        Raises:
+            OutputError: if there is no space.
+        """
+        try:
+            write_file(self.logs / SERVER_HEAD, f"{seq} {sha256}\n".encode())
+        except OSError as error:
+            raise _unwritable(error) from error
+
     # --- answers
 
     def save_answer(self, record: Mapping[str, Any], sent: bytes, mask: bytes | None) -> Answer:
@@ -273,6 +285,7 @@ class Checker:
             else:
                 where = f"{payload['block']}/{event['case']}/v{payload['version']:04d}.json"
                 told[where] = payload["record_sha256"]
+        problems += self._server_head(server)
         for path in sorted(self._logs.glob("*.jsonl")):
             found = self._once(path, verify)
             head, seq = ends.get(path.stem, ("", 0))
@@ -303,6 +316,24 @@ class Checker:
                 problems.append(f"answers/{name}: was changed.")
         return problems + [f"answers/{where}: is missing." for where in sorted(told)]
 
+    def _server_head(self, server: Path) -> list[str]:
+        """Compare the server's log with the note on its end; a crash may leave that behind."""
+        path = self._logs / SERVER_HEAD
+        if not path.exists():
+            return [f"logs/{SERVER_HEAD}: is missing."] if server.exists() else []
+        note = path.read_text(encoding="ascii", errors="replace").split()
+        if len(note) != 2 or not note[0].isdecimal():
+            return [f"logs/{SERVER_HEAD}: was changed."]
+        if not server.exists():
+            return [f"logs/{SERVER_LOG}: is missing."]
+        shas = self._once(server, _chain_sha256)
+        seq = int(note[0])
+        if seq > len(shas):
+            return [f"logs/{SERVER_LOG}: the last {seq - len(shas)} event(s) are missing."]
+        if seq < 1 or shas[seq - 1] != note[1]:
+            return [f"logs/{SERVER_LOG}: is not the log that {SERVER_HEAD} tells of."]
+        return []
+
     def _once(self, path: Path, look: Callable[[Path], Any]) -> Any:
         stat = path.stat()
         signature = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)  # ctime: nobody sets it back
@@ -326,16 +357,24 @@ def check(folder: Path) -> list[str]:
 
 def _told(path: Path) -> list[dict[str, Any]]:
     """What the whole part of the server's log tells of logs and answers."""
-    found, last = [], FIRST
+    kinds = ("login", "logout", "answer_received")
+    return [event for event in _whole(path) if event["type"] in kinds]
+
+
+def _chain_sha256(path: Path) -> list[str]:
+    return [event["sha256"] for event in _whole(path)]
+
+
+def _whole(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a log up to the first that is not in its chain."""
+    last = FIRST
     with path.open("rb") as file:
         for seq, line in enumerate(file, 1):
             event, _ = checked_line(line, seq, last)
             if event is None:
-                break
+                return
             last = event["sha256"]
-            if event["type"] in ("login", "logout", "answer_received"):
-                found.append(event)
-    return found
+            yield event
 
 
 def _sha256(path: Path) -> str:

@@ -149,6 +149,7 @@ def study(archive, lines, tmp_path):
         log.append("answer_received", told, case=CODE)
         seq, head = archive.head("s-1")
         log.append("logout", {"session": "s-1", "head": head, "seq": seq})
+        archive.keep_head(log.seq, log.head)
     assert check(tmp_path / "study") == []
     return tmp_path / "study"
 

@@ -489,6 +489,8 @@ class RunningStudy:
         self._look_at_clock()
         event = self.log.append(kind, payload, case=case, position=position, organ=organ)
         self.conduct.apply(event)
+        with contextlib.suppress(PastaError):  # the event is kept; the note follows with the next
+            self.archive.keep_head(self.log.seq, self.log.head)
 
     def _look_at_clock(self) -> None:
         """Note that somebody set the server's clock, or that it slept."""
