@@ -115,6 +115,8 @@ class Lines:
             if line.startswith("["):
                 table = self._table(line)
                 self._lines.setdefault(table, number + 1)
+                if line.startswith("[["):
+                    self._lines.setdefault(table[:-1], number + 1)
                 number += 1
                 continue
             length, statement = _statement(lines[number:])
