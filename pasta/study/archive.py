@@ -30,6 +30,7 @@ SERVER_HEAD = "server.head"
 COUNTED = ("complete", "skip", "budget")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CODE = re.compile(r"c-[0-9a-f]{16}")
+_HEAD = re.compile(rb"([0-9]{1,15}) ([0-9a-f]{64})\n")
 _VERSION = re.compile(r"v(\d{4})\.json")
 
 
@@ -321,16 +322,16 @@ class Checker:
         path = self._logs / SERVER_HEAD
         if not path.exists():
             return [f"logs/{SERVER_HEAD}: is missing."] if server.exists() else []
-        note = path.read_text(encoding="ascii", errors="replace").split()
-        if len(note) != 2 or not note[0].isdecimal():
+        note = _HEAD.fullmatch(path.read_bytes())
+        if note is None:
             return [f"logs/{SERVER_HEAD}: was changed."]
         if not server.exists():
             return [f"logs/{SERVER_LOG}: is missing."]
         shas = self._once(server, _chain_sha256)
-        seq = int(note[0])
+        seq = int(note[1])
         if seq > len(shas):
             return [f"logs/{SERVER_LOG}: the last {seq - len(shas)} event(s) are missing."]
-        if seq < 1 or shas[seq - 1] != note[1]:
+        if seq < 1 or shas[seq - 1] != note[2].decode():
             return [f"logs/{SERVER_LOG}: is not the log that {SERVER_HEAD} tells of."]
         return []
 
