@@ -105,6 +105,35 @@ def test_pages_load_nothing_from_elsewhere(study_server, cookie, browsed):
     assert study_server.get(f"{PAGES}assets/../study.html").status_code == 404
 
 
+def test_an_export_is_the_same_zip_twice_and_refused_once_something_was_changed(
+    study_server, study_folder, browsed, cookie
+):
+    pytest.importorskip("pyarrow", reason="the extra `study` is not installed")
+    url = f"{PAGES}api/shown/export"
+    first = study_server.get(url, headers=BEARER)
+    assert first.status_code == 200, first.text
+    assert first.content == study_server.get(url, cookies=cookie).content
+    with zipfile.ZipFile(io.BytesIO(first.content)) as archive:
+        names = archive.namelist()
+        assert "reads.csv" in names
+        assert b"case-1" not in b"".join(archive.read(name) for name in names)
+    path = study_folder / "shown" / "logs" / f"{browsed[0].seat['session_id']}.jsonl"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"screen", b"screem", 1) if b"screen" in data else data[:-9])
+    try:
+        refused = study_server.get(url, headers=BEARER)
+        assert refused.status_code == 409
+        page = study_server.get(url, cookies=cookie, headers={"Accept": "text/html"})
+        assert "Nothing was exported" in page.text
+        found = study_server.get(f"{PAGES}api/shown", headers=BEARER).json()["problems"]
+        assert [p for p in found if p["kind"] == "Broken record"]
+        more = study_server.get(url, headers=BEARER, params={"exploratory": True})
+        assert more.status_code == 200
+    finally:
+        path.write_bytes(data)
+    assert study_server.get(url, headers=BEARER).content == first.content
+
+
 def test_pages_only_show(study_server, cookie, browsed):
     for path in (PAGES, f"{PAGES}study/shown"):
         page = study_server.get(path, cookies=cookie).text

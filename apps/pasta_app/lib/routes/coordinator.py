@@ -16,8 +16,11 @@ from lib.routes.study import StudyRoute
 from lib.study.gate import COOKIE, Gate, cookie_of
 from lib.study.overview import Overview
 from lib.study.pages import ASSETS, PAGES, page
-from lib.study.running import RefusedError
+from lib.study.running import RefusedError, RunningStudy
 from lib.study.studies import Studies
+from pasta.errors import PastaError
+from pasta.store import Store
+from pasta.study.findings import StudyError
 
 HOME = "/pasta/coordinator/"
 _HEADERS = {
@@ -118,21 +121,22 @@ def router(studies: Studies) -> APIRouter:
         return overview(study_id).document()
 
     @routes.get("/api/{study_id}/export", dependencies=behind_token, summary="Export as ZIP")
-    def export(study_id: str) -> FileResponse:
-        from lib.study.exporting import export_zip  # here: it needs the extra `study`
-
+    def export(request: Request, study_id: str, exploratory: bool = False) -> Response:
         study = studies.get(study_id)
         with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
             path = Path(file.name)
         try:
-            export_zip(study, studies.service, path)
-        except BaseException:
+            _export(study, studies.service.store, path, exploratory=exploratory)
+        except BaseException as error:
             path.unlink(missing_ok=True)
+            if isinstance(error, PastaError) and "text/html" in request.headers.get("accept", ""):
+                values = {"study": study_id, "reason": str(error), "exploratory": not exploratory}
+                return _html("refused.html", 409, **values)
             raise
         return FileResponse(
             path,
             media_type="application/zip",
-            filename=f"{study_id}.zip",
+            filename=f"{study_id}{'-exploratory' if exploratory else ''}.zip",
             background=BackgroundTask(path.unlink, missing_ok=True),
         )
 
@@ -148,6 +152,18 @@ def router(studies: Studies) -> APIRouter:
         return {"block": block, "allowed": True}
 
     return routes
+
+
+def _export(study: RunningStudy, store: Store, path: Path, *, exploratory: bool) -> None:
+    try:
+        from pasta.study.export import export  # here: it needs the extra `study`
+    except ImportError as error:
+        msg = "the export needs the extra `study` on the server: pip install 'pasta-aid[study]'."
+        raise RefusedError(msg, 503, "extra") from error
+    try:
+        export(study.folder, path, store=store, exploratory=exploratory)
+    except StudyError as error:
+        raise RefusedError(str(error), 409, "changed") from error
 
 
 def _html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
