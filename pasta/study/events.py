@@ -85,6 +85,16 @@ EVENT_TYPES = frozenset(
         "attribute_set",
         "decision",
         "impression_set",
+        # what the server of a study notes in a log of its own
+        "login",
+        "logout",
+        "takeover",
+        "session_refused",
+        "token_refused",
+        "override",
+        "case_assigned",
+        "answer_received",
+        "ai_precomputed",
     }
 )
 _OPENS, _ENDS = ("case_requested", "reopen"), ("case_complete", "case_skip")
@@ -369,22 +379,36 @@ def verify(path: Path, head: str | None = None) -> Verification:
     last, count = FIRST, 0
     with path.open("rb") as file:
         for line in file:
-            event = _event(line)
-            problem = ""
+            event, problem = checked_line(line, count + 1, last)
             if event is None:
-                problem = "not a whole event" if line.endswith(b"\n") else "the last line is torn"
-            elif event["seq"] != count + 1:
-                problem = f"an event is missing or out of place: found number {event['seq']}"
-            elif event["prev_sha256"] != last:
-                problem = "the event before it was changed or taken out"
-            elif event["sha256"] != _sha256(event) or line != _canonical(event) + b"\n":
-                problem = "it was changed"
-            if event is None or problem:
                 return Verification(False, count, count + 1, problem, last)
             last, count = event["sha256"], count + 1
     if head is not None and head != last:
         return Verification(False, count, count + 1, "events after it were taken off", last)
     return Verification(True, count, head=last)
+
+
+def checked_line(line: bytes, seq: int, prev_sha256: str) -> tuple[dict[str, Any] | None, str]:
+    """Check one line of a log against the line before it.
+
+    Args:
+        line: with its end.
+        seq: number that the event must have.
+        prev_sha256: SHA-256 of the event before it, `FIRST` for the first.
+
+    Returns:
+        The event and ""; or None and what is wrong.
+    """
+    event = _event(line)
+    if event is None:
+        return None, "not a whole event" if line.endswith(b"\n") else "the last line is torn"
+    if event["seq"] != seq:
+        return None, f"an event is missing or out of place: found number {event['seq']}"
+    if event["prev_sha256"] != prev_sha256:
+        return None, "the event before it was changed or taken out"
+    if event["sha256"] != _sha256(event) or line != _canonical(event) + b"\n":
+        return None, "it was changed"
+    return event, ""
 
 
 def _opened(path: Path) -> tuple[Path, IO[bytes]]:
@@ -424,7 +448,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_constant=_refused)  # NaN is no JSON
         if not (
             isinstance(event["seq"], int)
             and isinstance(event["sha256"], str)
@@ -436,6 +460,10 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     else:
         return dict(event)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)
 
 
 def _last_event(data: bytes) -> dict[str, Any] | None:

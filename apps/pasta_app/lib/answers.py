@@ -20,6 +20,7 @@ from pasta.errors import (
     StoreError,
     VolumeError,
 )
+from pasta.study.events import EventLogError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (LabelError, 422),
     (ReportError, 422),
     (OutputError, 507),
+    (EventLogError, 507),
     (StoreError, 422),
     (PastaError, 400),
 )

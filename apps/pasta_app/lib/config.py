@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pasta.errors import PastaError
+
+_SHORTEST_TOKEN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Config:
         queue: requests that may wait for the device; one more is answered 429.
         max_upload_bytes: largest request body.
         origins: web origins that may call the server from a browser.
+        study: folder of a reader study, or of several; None for a server without.
+        admin_token: of the coordinators; "" makes one up and keeps it in that folder.
     """
 
     models: Path | None
@@ -26,15 +30,23 @@ class Config:
     queue: int
     max_upload_bytes: int
     origins: tuple[str, ...]
+    study: Path | None = None
+    admin_token: str = field(default="", repr=False)
 
     @classmethod
     def from_environment(cls) -> Config:
         """Read PASTA_MODELS, PASTA_DEVICE, PASTA_QUEUE, PASTA_MAX_UPLOAD_MB, PASTA_CORS_ORIGINS.
 
+        PASTA_STUDY and PASTA_ADMIN_TOKEN are for a server that runs reader studies.
+
         Raises:
-            PastaError: if a number is not one.
+            PastaError: if a number is not one, or a token is too short to keep anybody out.
         """
-        models = os.environ.get("PASTA_MODELS")
+        models, study = os.environ.get("PASTA_MODELS"), os.environ.get("PASTA_STUDY")
+        token = os.environ.get("PASTA_ADMIN_TOKEN", "").strip()
+        if token and len(token) < _SHORTEST_TOKEN:
+            msg = f"PASTA_ADMIN_TOKEN is too short; give {_SHORTEST_TOKEN} characters or more."
+            raise PastaError(msg)
         origins = os.environ.get("PASTA_CORS_ORIGINS", "")
         return cls(
             models=Path(models) if models else None,
@@ -42,6 +54,8 @@ class Config:
             queue=_positive("PASTA_QUEUE", 8),
             max_upload_bytes=_positive("PASTA_MAX_UPLOAD_MB", 2048) * 1024 * 1024,
             origins=tuple(origin.strip() for origin in origins.split(",") if origin.strip()),
+            study=Path(study) if study else None,
+            admin_token=token,
         )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from lib.config import Config
+    from lib.study.gate import Gate
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -39,13 +40,18 @@ class Guard:
     Args:
         app: the application.
         config: limits.
+        gate: who may use which route of a server that runs a study; None for a server without.
     """
 
-    def __init__(self, app: App, config: Config) -> None:
+    def __init__(self, app: App, config: Config, gate: Gate | None = None) -> None:
         self._app = app
         self._config = config
+        self._gate = gate
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self._gate is not None:
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,6 +70,9 @@ class Guard:
             return 404, "this route is switched off in PASTA-AID."
         if b"origin" in headers and not self._allowed(headers):
             return 403, "requests from this web origin are not allowed; see PASTA_CORS_ORIGINS."
+        shut = self._gate.refusal(scope["path"], headers) if self._gate else ""
+        if shut:
+            return 403, shut
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return 400, "the Content-Length header is not a number."

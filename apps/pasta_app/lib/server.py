@@ -12,6 +12,8 @@ from monailabel.config import settings
 
 from lib.guard import Guard
 from lib.routes import routers
+from lib.study.gate import Gate
+from lib.study.studies import Studies
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -27,18 +29,23 @@ def attach(service: Service, config: Config) -> bool:
 
     Works with a plain `monailabel start_server`: the application is already running when it loads
     ours, so routes go in front of the present ones, and the checks around its finished stack.
+
+    Raises:
+        PastaError: if the study that is to be run cannot be.
     """
     server: Any = sys.modules.get("monailabel.app")
     if server is None or getattr(server.app.state, "pasta", False):
         return False
+    studies = Studies(service, config.study, config.admin_token) if config.study else None
+    gate = Gate(studies.admin, settings.MONAI_LABEL_API_STR) if studies else None
     server.app.state.pasta = True
     before = len(server.app.router.routes)
-    for router in routers(service):
+    for router in routers(service, studies):
         server.app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
     routes = server.app.router.routes
     routes[:] = [*routes[before:], *routes[:before]]
     server.app.openapi_schema = None
-    server.app.middleware_stack = Guard(server.app.middleware_stack, config)
+    server.app.middleware_stack = Guard(server.app.middleware_stack, config, gate)
     return True
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lib.routes import datastore, infer, jobs, processes, session
+from lib.routes import coordinator, datastore, infer, jobs, processes, session, study
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from lib.service import Service
+    from lib.study.studies import Studies
 
 
-def routers(service: Service) -> list[APIRouter]:
-    """Build all routes on a service."""
-    return [module.router(service) for module in (infer, jobs, datastore, session, processes)]
+def routers(service: Service, studies: Studies | None = None) -> list[APIRouter]:
+    """Build all routes on a service, those of reader studies only where there are any."""
+    found = [module.router(service) for module in (infer, jobs, datastore, session, processes)]
+    return [*found, study.router(studies), coordinator.router(studies)] if studies else found

@@ -1,0 +1,1 @@
+"""Reader studies on this server: sessions, precomputed AI, what coordinators see."""
