@@ -147,6 +147,35 @@ class Client:
             )
         return _json(_accepted(response))
 
+    def post_form(
+        self, route: str, fields: Mapping[str, str], field: str = "", path: Path | None = None
+    ) -> dict[str, Any]:
+        """Post form fields, with a file if there is one; return the JSON answer.
+
+        Args:
+            route: such as "/pasta/study/case/c-0123456789abcdef/answer".
+            fields: texts.
+            field: name of the form field of the file.
+            path: of the file.
+
+        Raises:
+            ServerError: if the server refuses it; the message is its sentence.
+            OSError: if the file cannot be read.
+        """
+        seconds = LONGEST_ANSWER_SECONDS
+        if path is None:
+            return _json(self._request("POST", route, fields=fields, read_seconds=seconds))
+        with _Form(fields, field, path, None) as form:
+            return _json(self._request("POST", route, form=form, read_seconds=seconds))
+
+    def fetch(self, route: str, query: Mapping[str, str]) -> bytes:
+        """Get the bytes of a file.
+
+        Raises:
+            ServerError: if there is no answer, or another one.
+        """
+        return self._request("GET", route, query=query, read_seconds=LONGEST_ANSWER_SECONDS).content
+
     def get(
         self,
         route: str,

@@ -184,7 +184,7 @@ class EventLog:
         reader: pseudonym.
         study_id: of the study, "" outside of one.
         level: "junior", "senior" or "".
-        arm: "solo", "aided" or "".
+        arm: "solo", "assisted" or "".
         study_key: secret that case codes are made with; see `case_code`.
         session_id: of this session; made up if not given.
         monotonic_ns: clock for durations.

@@ -313,14 +313,14 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         flow, ui = self.flow, self.ui
         ui.submitButton.enabled = not flow.saving.refusal()
         ui.submitButton.setToolTip(flow.saving.refusal() or _("Ctrl+Return"))
-        ui.acceptAllButton.visible = flow.aided
+        ui.acceptAllButton.visible = flow.assisted
         ui.acceptAllButton.enabled = flow.canRead and flow.editing.pending()
         self.header.showCase()
 
     def showAll(self) -> None:
         """Show everything again."""
         tabs = self.ui.tabs
-        tabs.setTabVisible(TABS.index("AI"), self.flow.aided)
+        tabs.setTabVisible(TABS.index("AI"), self.flow.assisted)
         self.header.show()
         self.cases.showSettings()
         self.cases.showConnection()

@@ -14,7 +14,7 @@ from pasta.study import EventError, EventLog, case_code, read_events, verify
 
 
 def written(path, count=6):
-    with EventLog(path, reader="R1", arm="aided") as log:
+    with EventLog(path, reader="R1", arm="assisted") as log:
         for number in range(count):
             log.append("slice_scroll", {"count": number}, case="crlm_1004")
         return log.head

@@ -194,9 +194,9 @@ class Flow:
         self.changed("settings")
 
     @property
-    def aided(self) -> bool:
+    def assisted(self) -> bool:
         """Whether the reader may see AI output at all."""
-        return self.settings.arm == "aided"
+        return self.settings.arm == "assisted"
 
     def newClock(self) -> ReadingClock:
         """Make the clock of one case."""

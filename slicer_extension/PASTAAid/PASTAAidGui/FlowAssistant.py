@@ -39,7 +39,7 @@ class Assistant:
     def refusal(self, model: str) -> str:
         """Say why a task cannot be run; empty if it can."""
         flow = self.flow
-        if not flow.aided:
+        if not flow.assisted:
             return _("This reading is without AI.")
         if flow.check is None or not flow.connected:
             return _("Not connected.")
@@ -49,7 +49,7 @@ class Assistant:
         """Run a task on the open case; the reader may go on meanwhile."""
         flow = self.flow
         reading = flow.reading
-        if not flow.aided or reading is None or not reading.displayed or self.running:
+        if not flow.assisted or reading is None or not reading.displayed or self.running:
             return
         refusal = self.refusal(model)
         if refusal:
@@ -202,7 +202,7 @@ class Assistant:
         reading = self.flow.reading
         if reading is None or reading.evidenceNode is None:
             return
-        if on and self.flow.aided:
+        if on and self.flow.assisted:
             self.flow.views.showEvidence(reading.evidenceNode, opacity)
         else:
             self.flow.views.hideEvidence()

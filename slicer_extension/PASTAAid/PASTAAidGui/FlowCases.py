@@ -217,7 +217,7 @@ class Cases:
             case = flow.worklist.get(reading.caseId)
             if case is not None and case.mine:
                 self._fetchMine(reading)
-            elif flow.aided and flow.settings.run_ai_on_open:
+            elif flow.assisted and flow.settings.run_ai_on_open:
                 flow.assistant.run("pasta_diagnosis")
         self.prefetch()
 
@@ -240,7 +240,7 @@ class Cases:
             flow.setProgress("label", None)
             if flow.reading is not reading or saved is None or reading.edited:
                 return
-            if not flow.aided and madeWithAI(saved.report):
+            if not flow.assisted and madeWithAI(saved.report):
                 flow.say(
                     _("Your saved version was made with AI, so it stays hidden in this reading.")
                 )

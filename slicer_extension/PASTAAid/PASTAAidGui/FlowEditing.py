@@ -248,7 +248,7 @@ class Editing:
         if old == option:
             return
         reading.report.set_value(number, attribute, option)
-        payload = {"ai_value": suggestion} if flow.aided else {}
+        payload = {"ai_value": suggestion} if flow.assisted else {}
         flow.note(
             "attribute_set", number=number, attribute=attribute, old=old, new=option, **payload
         )

@@ -75,7 +75,7 @@ class Saving:
             "version": reading.version,
             "edited": reading.edited,
             "arm": self.flow.settings.arm,
-            "documents": reading.documents if self.flow.aided else {},
+            "documents": reading.documents if self.flow.assisted else {},
         }
 
     def putAway(self, reading: "Reading") -> bool:
@@ -99,7 +99,7 @@ class Saving:
         if draft is None:
             return False
         state = draft.state or {}
-        if state.get("arm") == "aided" and not flow.aided:
+        if state.get("arm") != "solo" and state.get("arm") and not flow.assisted:
             flow.say(_("A draft with AI exists; it stays hidden in this reading without AI."))
             return False
         if draft.mask is not None:
@@ -107,7 +107,7 @@ class Saving:
         if draft.report:
             reading.report = type(reading.report).from_document(draft.report)
         reading.version = int(state.get("version", reading.version))
-        reading.documents = dict(state.get("documents", {})) if flow.aided else {}
+        reading.documents = dict(state.get("documents", {})) if flow.assisted else {}
         reading.edited = bool(state.get("edited", True))
         reading.draftSaved = True
         flow.note("draft_restored")

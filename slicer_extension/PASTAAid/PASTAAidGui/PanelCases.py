@@ -24,7 +24,7 @@ class PanelCases:
         self.flow = flow
         self._saveSetting = saveSetting
         ui = self.ui
-        for value, text in (("aided", _("with AI")), ("solo", _("without AI"))):
+        for value, text in (("assisted", _("with AI")), ("solo", _("without AI"))):
             ui.armCombo.addItem(text, value)
         for value, text in (
             ("", _("all")),

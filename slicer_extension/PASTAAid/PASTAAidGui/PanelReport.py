@@ -172,7 +172,7 @@ class PanelReport:
         if reading is not None:
             lesion = next((x for x in reading.report.lesions if x.number == reading.selected), None)
         ui.acceptButton.enabled = self.flow.canRead and lesion is not None and isOpen(lesion)
-        ui.acceptButton.visible = self.flow.aided
+        ui.acceptButton.visible = self.flow.assisted
         if lesion is None:
             ui.lesionLabel.text = (
                 _("No lesion. Add one in the editor.") if reading is not None else ""
@@ -208,12 +208,12 @@ class PanelReport:
         combo.setCurrentIndex(max(combo.findData(entry.value or ""), 0))
         combo.setToolTip(entry.value or "")
         title.text = f"{attribute.title} {self._mark(entry)}"
-        beside.text = besideText(entry, self.flow.aided)
-        whole = besideText(entry, self.flow.aided, longest=200)
+        beside.text = besideText(entry, self.flow.assisted)
+        whole = besideText(entry, self.flow.assisted, longest=200)
         beside.setToolTip("<br>".join(filter(None, [whole, Theme.escaped(entry.note or "")])))
 
     def _mark(self, entry) -> str:
-        if entry.state == "ai" and self.flow.aided:
+        if entry.state == "ai" and self.flow.assisted:
             return Theme.coloured("AI", Theme.AI, bold=True)
         if entry.state == "accepted":
             return Theme.coloured("\u2713", Theme.PERSON, bold=True)
@@ -243,14 +243,14 @@ def originOf(lesion) -> tuple[str, str]:
     return _("reader"), Theme.PERSON
 
 
-def besideText(entry, aided: bool, longest: int = 21) -> str:
+def besideText(entry, assisted: bool, longest: int = 21) -> str:
     """Write the AI's suggestion with its probability and the measured value."""
 
     def short(text: str) -> str:
         return text if len(text) <= longest else f"{text[: longest - 1].rstrip()}\u2026"
 
     parts = []
-    if aided and entry.suggestion:
+    if assisted and entry.suggestion:
         percent = "" if entry.probability is None else f" {min(99, 100 * entry.probability):.0f} %"
         parts.append(
             Theme.coloured(Theme.escaped(f"AI{percent}: {short(entry.suggestion)}"), Theme.AI)

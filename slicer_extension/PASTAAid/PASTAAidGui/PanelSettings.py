@@ -63,8 +63,8 @@ class SettingsPanel(ctk.ctkSettingsPanel):
         layout.addWidget(page)
         layout.addStretch(1)
         ui.levelCombo.addItems(["", "junior", "senior"])
-        ui.armCombo.addItems(["aided", "solo"])
-        ui.armCombo.setToolTip(_("aided: with AI. solo: without any AI."))
+        ui.armCombo.addItems(["assisted", "solo"])
+        ui.armCombo.setToolTip(_("assisted: with AI. solo: without any AI."))
         defaults = Settings(folder=dataFolder())
         ui.urlEdit.text = defaults.url
         ui.tagEdit.text = defaults.tag

@@ -133,7 +133,7 @@ class Connection:
         """Look whether one can work with the server; never raises."""
         version, models = "", dict[str, str]()
         try:
-            with self._told():
+            with told():
                 health = self._client.health()
                 version, models = _health(health)
                 _same_release(version)
@@ -165,7 +165,7 @@ class Connection:
             Problem: if the server does not answer well.
         """
         settings = self.settings
-        with self._told():
+        with told():
             items = self._client.get("/pasta/images", {"tag": settings.tag})["images"]
             for item in items:
                 self._see(str(item["id"]), item["labels"])
@@ -177,7 +177,7 @@ class Connection:
         Raises:
             Problem: if the server does not answer well.
         """
-        with self._told():
+        with told():
             return sorted(self._client.get("/info/")["strategies"])
 
     def next_case(self, strategy: str) -> str | None:
@@ -187,7 +187,7 @@ class Connection:
             Problem: if the server does not answer well, or does not have the strategy.
         """
         wanted = {"label_tag": self.settings.tag, "client_id": self.settings.reader or "reader"}
-        with self._told():
+        with told():
             found = self._client.ask("POST", f"/activelearning/{strategy}", document=wanted)
             return str(found["id"]) if found.get("id") else None
 
@@ -197,7 +197,7 @@ class Connection:
         Returns:
             Whether the server took it; reading goes on without.
         """
-        with contextlib.suppress(Problem), self._told():
+        with contextlib.suppress(Problem), told():
             route = f"/pasta/images/{case_id}/reading"
             answer = self._client.ask("POST", route, document={"reader": self._reader()})
             self._see(case_id, answer["labels"])
@@ -206,7 +206,7 @@ class Connection:
 
     def release(self, case_id: str) -> bool:
         """Take my mark away; tells whether the server did."""
-        with contextlib.suppress(Problem), self._told():
+        with contextlib.suppress(Problem), told():
             route = f"/pasta/images/{case_id}/reading"
             self._client.ask("DELETE", route, {"reader": self._reader()})
             return True
@@ -229,7 +229,7 @@ class Connection:
             Problem: if it cannot be had.
             CancelledError: if the task was cancelled.
         """
-        with self._told():
+        with told():
             known = self._client.get(
                 f"/pasta/images/{case_id}", read_seconds=LONGEST_ANSWER_SECONDS
             )
@@ -241,9 +241,9 @@ class Connection:
 
             def write(path: Path) -> None:
                 sha256 = self._client.download(
-                    "/datastore/image", {"image": case_id}, path, progress=_progress(task)
+                    "/datastore/image", {"image": case_id}, path, progress=progress_of(task)
                 )
-                _check_image(path, sha256, wanted)
+                sound_image(path, sha256, wanted)
 
             return cache.store(case_id, suffix, write, source)
 
@@ -263,11 +263,11 @@ class Connection:
             Problem: if it cannot be sent.
             CancelledError: if the task was cancelled.
         """
-        with self._told():
+        with told():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             wanted = f"local-{digest[:12]}"
-            return self._client.upload(path, wanted, progress=_progress(task))
+            return self._client.upload(path, wanted, progress=progress_of(task))
 
     # --- AI
 
@@ -292,9 +292,9 @@ class Connection:
             Problem: if it cannot be run.
             CancelledError: if the task was cancelled.
         """
-        with self._told():
+        with told():
             # always with progress: asking for it is also how a server that hangs is found out
-            progress = _progress(task) or (lambda _fraction, _stage: None)
+            progress = progress_of(task) or (lambda _fraction, _stage: None)
             return self._client.infer(model, case_id, parameters, label=mask, progress=progress)
 
     # --- labels
@@ -317,7 +317,7 @@ class Connection:
         query = {"label": f"{case_id}@{reader}", "tag": tag}
         if version is not None:
             query["version"] = str(version)
-        with self._told():
+        with told():
             try:
                 info = self._client.get("/datastore/label/info", query)
             except ServerError as error:
@@ -358,9 +358,9 @@ class Connection:
             Problem: if it is not saved, or not equal when read back; no version is ever replaced.
             CancelledError: if the task was cancelled.
         """
-        tell = _progress(task)
+        tell = progress_of(task)
         reader = self._reader()
-        with self._told():
+        with told():
             sent = read_label_file(mask)
             document = checked_reader_report(report)
             with self._guard:
@@ -410,7 +410,7 @@ class Connection:
             arrived = self._client.download("/datastore/label", query, path)
             stored = read_label_file(path)
         except (ServerError, LabelError) as error:
-            told = _problem(error)
+            told = problem_of(error)
             sentence = f"The server took version {version}, but it could not be read back."
             raise Problem(sentence, f"{told.mend} Submit again to be sure.", told.kind) from error
         finally:
@@ -451,26 +451,32 @@ class Connection:
         with self._guard:
             self._seen[case_id] = seen
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what went wrong inside into a sentence with its mend."""
-        try:
-            yield
-        except (ServerError, OutputError, LabelError, ReportError, OSError) as error:
-            raise _problem(error) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            sentence = "The server's answer is not understood."
-            raise Problem(
-                sentence,
-                "Install the same release on the server and here.",
-                "version",
-            ) from error
-        except MemoryError as error:
-            sentence = "This computer ran out of memory."
-            raise Problem(sentence, "Close other programs and try again.", "memory") from error
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what went wrong inside into a sentence with its mend.
+
+    Raises:
+        Problem: for all that is foreseen.
+    """
+    try:
+        yield
+    except (ServerError, OutputError, LabelError, ReportError, OSError) as error:
+        raise problem_of(error) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        sentence = "The server's answer is not understood."
+        raise Problem(
+            sentence,
+            "Install the same release on the server and here.",
+            "version",
+        ) from error
+    except MemoryError as error:
+        sentence = "This computer ran out of memory."
+        raise Problem(sentence, "Close other programs and try again.", "memory") from error
 
 
-def _progress(task: Task | None) -> Progress | None:
+def progress_of(task: Task | None) -> Progress | None:
+    """Find who hears of progress."""
     return task.progress if task is not None else None
 
 
@@ -491,7 +497,7 @@ def _same_release(version: str) -> None:
         raise Problem(sentence, "Install the same release on both.", "version")
 
 
-def _check_image(path: Path, sha256: str, wanted: str) -> None:
+def sound_image(path: Path, sha256: str, wanted: str = "") -> None:
     """Refuse a CT that is not what the server has.
 
     Of a DICOM series, made into a NIfTI file for the way, no hash is known; gzip has its own.
@@ -537,7 +543,7 @@ def _conflict(answer: Mapping[str, Any]) -> str:
     return f"{text[0].upper()}{text[1:]}; all versions are kept, and this is {answer['version']}."
 
 
-def _problem(error: Exception) -> Problem:
+def problem_of(error: Exception) -> Problem:
     """Find the sentence for an error."""
     if isinstance(error, Problem):
         return error

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LEVELS = ("", "junior", "senior")
-ARMS = ("solo", "aided")
+ARMS = ("solo", "assisted")
+_FORMER_ARMS = {"aided": "assisted"}  # as settings of earlier releases name it
 # the server's rule for names begins with a letter or digit too
 _READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -45,7 +46,7 @@ class Settings:
         reader: pseudonym, never a name; empty until one is chosen.
         level: "junior", "senior" or "" where it does not matter.
         tag: under which labels are saved.
-        arm: "solo" (no AI is shown) or "aided".
+        arm: "solo" (no AI is shown) or "assisted".
         clock_visible: whether the reader sees the time run.
         idle_seconds: without input before the time is flagged as idle.
         autosave_seconds: between two drafts, 5 to 30.
@@ -60,7 +61,7 @@ class Settings:
     reader: str = ""
     level: str = ""
     tag: str = "final"
-    arm: str = "aided"
+    arm: str = "assisted"
     clock_visible: bool = True
     idle_seconds: float = 30.0
     autosave_seconds: float = 20.0
@@ -86,6 +87,8 @@ class Settings:
         for name, check in checks.items():
             if name in texts:
                 texts[name] = check(name, texts[name])
+        if texts.get("arm") in _FORMER_ARMS:
+            texts["arm"] = _FORMER_ARMS[texts["arm"]]
         for name, choices in (("level", LEVELS), ("arm", ARMS)):
             if name in texts:
                 texts[name] = _choice(name, texts[name], choices)

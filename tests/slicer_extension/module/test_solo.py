@@ -59,7 +59,7 @@ def test_the_reader_draws_measures_and_submits_alone(desk, server):
 
 
 def test_a_version_made_with_ai_stays_hidden(desk):
-    desk.widget.saveSettings(arm="aided")
+    desk.widget.saveSettings(arm="assisted")
     desk.connect()
     desk.open("crlm_1004")
     desk.until(lambda: desk.flow.reading.documents, 120, "the diagnosis")
