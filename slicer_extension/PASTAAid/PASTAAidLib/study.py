@@ -450,6 +450,8 @@ def _seated() -> Iterator[None]:
         try:
             yield
         except ServerError as error:
+            if error.status == 403:
+                raise Problem(error.detail, "Go on without it.", "forbidden") from error
             if error.status != 401:
                 raise
             sentence = error.detail or "The session has ended."
