@@ -24,6 +24,7 @@ except ImportError:  # used from a checkout: its root lies three folders up
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from PASTAAidGui.Flow import Flow
+from PASTAAidGui.FlowStudy import DEGREES
 from PASTAAidGui.HeaderBar import HeaderBar
 from PASTAAidGui.Masks import Masks
 from PASTAAidGui.PanelAI import PanelAI
@@ -31,11 +32,12 @@ from PASTAAidGui.PanelCases import PanelCases
 from PASTAAidGui.PanelEdit import PanelEdit
 from PASTAAidGui.PanelReport import PanelReport
 from PASTAAidGui.PanelSettings import SettingsPanel, dataFolder, readSettings, writeSettings
+from PASTAAidGui.PanelStudy import PanelStudy
 from PASTAAidGui.Shortcuts import Shortcuts
 from PASTAAidGui.Views import Views
 from PASTAAidLib.settings import Settings, SettingsError
 
-TABS = ("Cases", "AI", "Report", "Edit")
+TABS = ("Cases", "AI", "Report", "Edit", "Study")
 
 
 def scrolling(page):
@@ -114,6 +116,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = None
         self._guiTags: list = []
         self._entered = False
+        self._seated = ""  # session whose layout and window were taken
 
     def setup(self) -> None:
         """Build the panel."""
@@ -136,7 +139,8 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ai = PanelAI(pages["AI"], flow)
         self.report = PanelReport(pages["Report"], flow)
         self.edit = PanelEdit(pages["Edit"], flow)
-        titles = (_("Cases"), _("AI"), _("Report"), _("Edit"))
+        self.study = PanelStudy(pages["Study"], flow)
+        titles = (_("Cases"), _("AI"), _("Report"), _("Edit"), _("Study"))
         for page, title in zip(pages.values(), titles, strict=True):
             self.ui.tabs.addTab(scrolling(page), title)
         self.pages = pages
@@ -179,6 +183,8 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             actions[f"window{place + 1}"] = lambda place=place: header.setWindow(place)
         for place in range(3):
             actions[f"layout{place + 1}"] = lambda place=place: header.setLayout(place)
+        for place in range(len(DEGREES)):
+            actions[f"grade{place}"] = lambda place=place: flow.study.grade(place)
         return actions
 
     # life of the module
@@ -301,11 +307,15 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.report.show()
             self.edit.showLesion()
             self.edit.show()
+        elif topic == "studytime":
+            self.study.showTime()
+        elif topic == "study":
+            self.showStudy()
         elif topic == "preview":
             self.report.showPreview()
         elif topic in ("case", "shown", "pause", "saved", "settings"):
             if topic == "shown":
-                self.goTo("Report")
+                self.goTo("Study" if self.flow.study.active else "Report")
             self.showAll()
 
     def showButtons(self) -> None:
@@ -319,8 +329,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showAll(self) -> None:
         """Show everything again."""
-        tabs = self.ui.tabs
-        tabs.setTabVisible(TABS.index("AI"), self.flow.assisted)
+        self.showTabs()
         self.header.show()
         self.cases.showSettings()
         self.cases.showConnection()
@@ -328,6 +337,33 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ai.show()
         self.report.show()
         self.edit.show()
+        self.study.show()
+        self.showButtons()
+
+    def showTabs(self) -> None:
+        """Show the tabs that make sense: a study shows those that its questions need."""
+        study = self.flow.study
+        shown = {
+            "Cases": not study.active,
+            "AI": self.flow.assisted,
+            "Report": not study.active
+            or study.seat.needs("attributes")
+            or study.seat.needs("mask"),
+            "Edit": not study.active or study.seat.needs("mask"),
+            "Study": True,
+        }
+        for name, visible in shown.items():
+            self.ui.tabs.setTabVisible(TABS.index(name), visible)
+
+    def showStudy(self) -> None:
+        """Show the session; one that begins brings its layout and window."""
+        seat = self.flow.study.seat
+        if seat is not None and self._seated != seat.session_id:
+            self.header.take(seat.layout, seat.window)
+            self.goTo("Study")
+        self._seated = seat.session_id if seat is not None else ""
+        self.showTabs()
+        self.study.show()
         self.showButtons()
 
 

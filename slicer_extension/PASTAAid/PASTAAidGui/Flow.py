@@ -28,6 +28,7 @@ from PASTAAidGui.FlowAssistant import Assistant
 from PASTAAidGui.FlowCases import Cases
 from PASTAAidGui.FlowEditing import Editing
 from PASTAAidGui.FlowSaving import Saving
+from PASTAAidGui.FlowStudy import Study
 
 POLL_MS = 50
 TICK_MS = 250
@@ -139,11 +140,12 @@ class Flow:
         self.reading: Reading | None = None
         self.connected = False
         self.background = Background()
-        self._useSettings(settings)
+        self.use(settings)
         self.cases = Cases(self)
         self.assistant = Assistant(self)
         self.editing = Editing(self)
         self.saving = Saving(self)
+        self.study = Study(self)
         self._timers = [
             self._timer(POLL_MS, self._poll),
             self._timer(TICK_MS, self._tick),
@@ -174,22 +176,26 @@ class Flow:
             )
             return EventLog(Path(tempfile.mkdtemp(prefix="pasta-log-")) / name, **fields)
 
-    def _useSettings(self, settings: Settings) -> None:
+    def use(self, settings: Settings, connection: Any = None, log: EventLog | None = None) -> None:
+        """Work with settings; a study brings its own connection and log."""
         former = getattr(self, "log", None)
         if former is not None:
             former.close()
         self.settings = settings
         settings.folder.mkdir(parents=True, exist_ok=True)
-        self.connection = Connection(settings)
+        self.connection = connection or Connection(settings)
         self.cache = Cache.from_settings(settings)
         self.drafts = Drafts.from_settings(settings)
-        self.log = self._openedLog(settings)
+        self.log = log or self._openedLog(settings)
 
     def applySettings(self, settings: Settings) -> None:
         """Work with other settings from now on; a case that is open is put away first."""
+        if self.study.active:
+            self.say(_("A study is on; settings change after it."), kind="warning")
+            return
         if settings == self.settings or not self.cases.leave():
             return
-        self._useSettings(settings)
+        self.use(settings)
         self.connected = False
         self.changed("settings")
 
@@ -211,6 +217,7 @@ class Flow:
 
     def _tick(self) -> None:
         """Watch for input and focus: the cursor, the views and the mask tell that somebody reads."""
+        self.study.tick()
         reading = self.reading
         if reading is None or not reading.displayed or reading.timing is not None:
             return
@@ -301,6 +308,7 @@ class Flow:
         if reading is None or reading.clock.state != "running":
             return
         reading.clock.pause(reason)
+        self.study.paused(reason)
         self.cover.on()
         self.say(
             _("Paused ({reason}); the images are covered.").format(reason=reason),
@@ -316,7 +324,8 @@ class Flow:
             return
         self.cover.off()
         reading.clock.resume()
-        self.say(_("Reading {case} again.").format(case=reading.caseId))
+        self.study.resumed()
+        self.say(_("Reading {case} again.").format(case=self.study.title(reading.caseId)))
         self.changed("pause")
 
     @property

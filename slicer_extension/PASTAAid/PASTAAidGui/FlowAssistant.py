@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -87,6 +88,7 @@ class Assistant:
                 reading.clock.wait_end("ai")
             flow.setProgress("ai", None)
             flow.changed("ai")
+            qt.QTimer.singleShot(0, flow.study.runAI)
 
         def done(result) -> None:
             over()

@@ -95,6 +95,8 @@ class Cases:
     def refresh(self, quietly: bool = False) -> None:
         """Fetch the worklist again."""
         flow = self.flow
+        if flow.study.active:
+            return
         if not flow.connected:
             if not quietly:
                 self.connect()
@@ -135,13 +137,13 @@ class Cases:
         case = flow.worklist.get(caseId)
         reading = Reading(caseId, clock, flow.newReport(), version=case.my_version if case else 0)
         flow.reading = reading
-        clock.case_requested(caseId)
+        clock.case_requested(caseId, **flow.study.where(caseId))
         flow.changed("case")
         if self._next is not None and self._next[0] == caseId:
             self._show(reading, self._next[1])
             self._next = None
             return
-        flow.say(_("Fetching case {case} ...").format(case=caseId))
+        flow.say(_("Fetching {case} ...").format(case=flow.study.title(caseId)))
         flow.setProgress("fetch", _("Fetching the CT"))
         connection, cache = flow.connection, flow.cache
 
@@ -163,6 +165,7 @@ class Cases:
             flow.reading = None
             flow.changed("case")
             flow.tell(error)
+            flow.study.notSaved(error)
 
         def work(task) -> Ready:
             path = connection.fetch_image(caseId, cache, task)
@@ -210,7 +213,7 @@ class Cases:
             return
         reading.clock.displayed()
         reading.displayed = True
-        flow.say(_("Case {case} is open.").format(case=reading.caseId))
+        flow.say(_("{case} is open.").format(case=flow.study.title(reading.caseId)))
         flow.changed("shown")
         self._begin(reading)
         if not flow.saving.restore(reading):
@@ -219,6 +222,7 @@ class Cases:
                 self._fetchMine(reading)
             elif flow.assisted and flow.settings.run_ai_on_open:
                 flow.assistant.run("pasta_diagnosis")
+        flow.study.shown(reading)
         self.prefetch()
 
     def _begin(self, reading) -> None:
@@ -271,13 +275,18 @@ class Cases:
     # go on
 
     def nextId(self) -> str | None:
-        """Name the case that one key opens."""
+        """Name the case that comes next."""
+        if self.flow.study.active:
+            return self.flow.study.upcoming
         current = self.flow.reading.caseId if self.flow.reading else None
         case = self.flow.worklist.next_after(current)
         return case.id if case is not None else None
 
     def next(self) -> None:
         """Open the next case that I have not read."""
+        if self.flow.study.active:
+            self.flow.say(_("Submit this case; the next one then comes by itself."))
+            return
         caseId = self.nextId()
         if caseId is None:
             self.flow.say(_("That was the last open case of the list."), kind="good")
@@ -287,7 +296,7 @@ class Cases:
     def previous(self) -> None:
         """Open the case before this one, read or not."""
         flow = self.flow
-        if flow.reading is None:
+        if flow.reading is None or flow.study.active:
             return
         case = flow.worklist.previous_before(flow.reading.caseId)
         if case is None:

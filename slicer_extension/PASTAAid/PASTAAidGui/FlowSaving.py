@@ -75,6 +75,7 @@ class Saving:
             "version": reading.version,
             "edited": reading.edited,
             "arm": self.flow.settings.arm,
+            "answers": self.flow.study.answers,
             "documents": reading.documents if self.flow.assisted else {},
         }
 
@@ -109,6 +110,7 @@ class Saving:
         reading.version = int(state.get("version", reading.version))
         reading.documents = dict(state.get("documents", {})) if flow.assisted else {}
         reading.edited = bool(state.get("edited", True))
+        flow.study.restore(dict(state.get("answers", {})))
         reading.draftSaved = True
         flow.note("draft_restored")
         flow.say(
@@ -152,6 +154,8 @@ class Saving:
         reading = flow.reading
         if reading is None or not reading.displayed:
             return _("No case is open.")
+        if flow.study.refusal():
+            return flow.study.refusal()
         if flow.paused:
             return _("The reading is paused.")
         if not flow.settings.reader:
@@ -183,13 +187,14 @@ class Saving:
         flow.editing.place(reading, flattened.boxes)
         if reading.timing is None:
             reading.timing = reading.clock.complete()
+        flow.study.submitted(reading)
         document = reading.report.to_document()
         timing = reading.timing.document()
         connection = flow.connection
         told = " ".join(flattened.warnings)
         reading.edited = False
         flow.setProgress("submit", _("Saving {case}").format(case=reading.caseId))
-        flow.say(_("Saving {case} and reading it back ...").format(case=reading.caseId))
+        flow.say(_("Saving {case} ...").format(case=flow.study.title(reading.caseId)))
         flow.changed("clock")
 
         def over() -> None:
@@ -214,6 +219,7 @@ class Saving:
                 flow.say(text, kind="good")
             flow.cases.refresh(quietly=True)
             flow.changed("saved")
+            flow.study.saved()
 
         def failed(error: BaseException) -> None:
             over()
@@ -224,6 +230,7 @@ class Saving:
                     case=reading.caseId
                 )
                 flow.changed("status")
+            flow.study.notSaved(error)
             flow.changed("saved")
 
         flow.background.start(

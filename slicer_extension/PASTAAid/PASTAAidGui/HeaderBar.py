@@ -9,6 +9,7 @@ from PASTAAidGui.Shortcuts import helpText
 from PASTAAidGui.Views import PRESETS
 
 LAYOUTS = ("threeRow", "axialLarge", "fourUp")
+STUDY_LAYOUTS = ("three-row", "axial-large", "four-up")  # as a protocol names them
 
 
 class HeaderBar:
@@ -85,6 +86,13 @@ class HeaderBar:
         self.applyLayout()
         self.flow.active()
 
+    def take(self, layout: str, window: str) -> None:
+        """Choose layout and window as the protocol of a study names them."""
+        if layout in STUDY_LAYOUTS:
+            self.setLayout(STUDY_LAYOUTS.index(layout))
+        if window in self.presets:
+            self.setWindow(self.presets.index(window))
+
     def setWindow(self, place: int) -> None:
         """Choose a window by its place."""
         self.ui.windowCombo.setCurrentIndex(place)
@@ -160,10 +168,12 @@ class HeaderBar:
                 state = Theme.coloured(version, Theme.GOOD)
             elif reading.edited:
                 state = Theme.coloured(_("not submitted"), Theme.WARNING)
-            ui.caseLabel.text = f"<b>{Theme.escaped(reading.caseId)}</b> {state}"
-            ui.caseLabel.setToolTip(reading.caseId)
-        ui.nextButton.enabled = flow.cases.nextId() is not None
-        ui.previousButton.enabled = reading is not None
+            title = flow.study.title(reading.caseId)
+            ui.caseLabel.text = f"<b>{Theme.escaped(title)}</b> {state}"
+            ui.caseLabel.setToolTip(title)
+        free = not flow.study.active
+        ui.nextButton.enabled = free and flow.cases.nextId() is not None
+        ui.previousButton.enabled = free and reading is not None
         for widget in (ui.windowCombo, ui.maskButton, ui.opacitySlider, ui.crosshairButton):
             widget.enabled = reading is not None
 

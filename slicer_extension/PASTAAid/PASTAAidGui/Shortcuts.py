@@ -42,6 +42,19 @@ def table() -> list[Key]:
         Key("Ctrl+Shift+E", "edit", _("Go to the editor")),
         Key("Ctrl+Shift+L", "list", _("Go to the worklist")),
         Key("Ctrl+Shift+B", "pause", _("Pause or resume")),
+        *(
+            Key(f"F{place + 5}", f"grade{place}", text)
+            for place, text in enumerate(
+                (
+                    _("Study: certainly no tumour, or 1"),
+                    _("Study: probably no tumour, or 2"),
+                    _("Study: rather no tumour, or 3"),
+                    _("Study: rather a tumour, or 4"),
+                    _("Study: probably a tumour, or 5"),
+                    _("Study: certainly a tumour"),
+                )
+            )
+        ),
     ]
 
 
