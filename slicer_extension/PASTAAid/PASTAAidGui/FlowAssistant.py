@@ -101,11 +101,14 @@ class Assistant:
         def failed(error: BaseException) -> None:
             over()
             shutil.rmtree(folder, ignore_errors=True)
+            if flow.reading is not reading:
+                return
             if isinstance(error, CancelledError):
                 flow.say(_("Cancelled."))
-            elif flow.reading is reading:
+            else:
                 flow.note("ai_failed", model=model)
                 flow.tell(error)
+                flow.study.notBrought(model, error)
 
         flow.background.start(
             "ai",

@@ -87,7 +87,8 @@ class Saving:
         """
         if reading.receipt is not None and not reading.isDirty:
             return True
-        if reading.edited and reading.isDirty and not self.autosave():
+        worked = reading.edited or bool(self.flow.study.answers)
+        if worked and reading.isDirty and not self.autosave():
             return False
         if reading.draftSaved:
             self.flow.drafts.close(reading.caseId)

@@ -53,7 +53,7 @@ class Study:
         self._uploader: LogUploader | None = None
         self._ai: list[str] = []
         self._expired = False
-        self._sentAt = self._retryAt = 0.0
+        self._sentAt = self._retryAt = self._aiAt = 0.0
 
     @property
     def active(self) -> bool:
@@ -229,13 +229,22 @@ class Study:
             for model, task in AI_TASKS.items()
             if task in self.seat.ai and model not in reading.documents
         ]
+        self._aiAt = 0.0
         self.runAI()
         self.flow.changed("study")
 
     def runAI(self) -> None:
         """Bring the next AI result."""
-        if self._ai and not self.flow.assistant.running:
+        due = self.active and time.monotonic() >= self._aiAt
+        if self._ai and due and not self.flow.assistant.running:
             self.flow.assistant.run(self._ai.pop(0))
+
+    def notBrought(self, model: str, error: BaseException) -> None:
+        """Try again: a reader of this arm reads with what the AI said."""
+        if self.active and _passes(error):
+            self._ai.insert(0, model)
+            self._aiAt = time.monotonic() + SEND_SECONDS
+            self._tellAgain()
 
     # answers
 
@@ -306,10 +315,13 @@ class Study:
             self._tryLater(error)
 
     def _tryLater(self, error: BaseException) -> None:
-        if isinstance(error, Problem) and error.kind in ("away", "timeout", "busy", "memory"):
+        if _passes(error):
             self._retryAt = time.monotonic() + SEND_SECONDS
-            self.flow.status.mend += " " + _("It is tried again by itself.")
-            self.flow.changed("status")
+            self._tellAgain()
+
+    def _tellAgain(self) -> None:
+        self.flow.status.mend += " " + _("It is tried again by itself.")
+        self.flow.changed("status")
 
     # time
 
@@ -333,9 +345,8 @@ class Study:
         if now - self._sentAt > SEND_SECONDS and not flow.background.busy("studylog"):
             self._sentAt = now
             uploader = self._uploader
-            flow.background.start(
-                "studylog", lambda _task: uploader.send(), failed=lambda _e: None
-            )
+            flow.background.start("studylog", lambda _task: uploader.send(), failed=lambda _e: None)
+        self.runAI()
         reading = flow.reading
         if self._retryAt and now > self._retryAt:
             self._retryAt = 0.0
@@ -392,7 +403,7 @@ class Study:
         head, seq = log.head, log.seq
         text = text or _("The session has ended.")
         self.seat = self.case = self._uploader = None
-        self.answers, self._retryAt = {}, 0.0
+        self.answers, self._ai, self._retryAt = {}, [], 0.0
         before, self._before = self._before, None
         flow.use(before)
         flow.connected, flow.check = False, None
@@ -417,6 +428,11 @@ class Study:
         """Ask again for the case after a failure, now."""
         if self.active and self.flow.reading is None:
             self.next()
+
+
+def _passes(error: BaseException) -> bool:
+    """Tell whether waiting may mend what went wrong."""
+    return isinstance(error, Problem) and error.kind in ("away", "timeout", "busy", "memory")
 
 
 def sendEarlier(connection: StudyConnection, folder: Path) -> None:

@@ -91,7 +91,7 @@ class HeaderBar:
         if layout in STUDY_LAYOUTS:
             self.setLayout(STUDY_LAYOUTS.index(layout))
         if window in self.presets:
-            self.setWindow(self.presets.index(window))
+            self.ui.windowCombo.setCurrentIndex(self.presets.index(window))  # each new CT takes it
 
     def setWindow(self, place: int) -> None:
         """Choose a window by its place."""
