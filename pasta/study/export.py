@@ -7,6 +7,7 @@ patients, free text (unless asked for), the study's key, and whatever else a mas
 from __future__ import annotations
 
 import csv
+import fnmatch
 import gzip
 import hashlib
 import io
@@ -28,7 +29,7 @@ from pasta.labels import label_named, lesions_of
 from pasta.study.archive import check, write_file
 from pasta.study.cases import cases_of
 from pasta.study.findings import StudyError
-from pasta.study.lock import LOCKED_FILES, check_lock
+from pasta.study.lock import LOCKED_FILES, PLAN_FILES, check_lock
 from pasta.study.tables import TABLES, Reading, ordered, tables_of
 
 if TYPE_CHECKING:
@@ -133,9 +134,9 @@ def export(
             "sha256": lock.sha256,
             "utc": lock.utc,
             "version": lock.version,
-            "files": {name: lock.files.get(name, "") for name in LOCKED_FILES},
+            "files": {name: digest for name, digest in lock.files.items() if _harmless(name)},
             "reference_masks": sorted(
-                digest for name, digest in lock.files.items() if name not in LOCKED_FILES
+                digest for name, digest in lock.files.items() if not _harmless(name)
             ),
             "weights": dict(lock.weights),
         },
@@ -437,6 +438,11 @@ def nifti_bytes(labelmap: Volume) -> bytes:
     image = nib.Nifti1Image(voxels, np.asarray(labelmap.affine))
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), 6, mtime=0)
+
+
+def _harmless(name: str) -> bool:
+    """Tell the study's own files from reference masks, whose names may name patients."""
+    return name in LOCKED_FILES or fnmatch.fnmatchcase(name, PLAN_FILES)
 
 
 def _toml(value: object) -> str:

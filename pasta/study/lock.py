@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOCK_FILE = "lock.json"
 SCHEMA = "pasta-aid/study-lock/1"
 LOCKED_FILES = (PROTOCOL_FILE, CASES_FILE, ALLOCATION_FILE)
+PLAN_FILES = "analysis_plan.*"  # whatever the coordinator put down before the first read
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,7 +37,8 @@ class Lock:
         study_id: of the protocol.
         utc: when.
         version: of PASTA-AID.
-        files: SHA-256 of protocol, cases, allocation and reference masks, by path in the folder.
+        files: SHA-256 of protocol, cases, allocation, analysis plan and reference masks, by path in
+            the folder.
         weights: SHA-256 of the model weights by name of the model.
         sha256: of all of the above.
     """
@@ -88,7 +90,9 @@ def lock(folder: Path, weights: Mapping[str, str]) -> Lock:
     if not weights and any(ASSISTED in part.arms for part in protocol.parts):
         msg = "no model weights are given, yet the protocol has an assisted arm; name the model folder."
         raise StudyError(msg)
-    names = [*LOCKED_FILES, *sorted({c.reference_mask for c in cases if c.reference_file})]
+    plans = sorted(path.name for path in folder.glob(PLAN_FILES) if path.is_file())
+    masks = sorted({case.reference_mask for case in cases if case.reference_file})
+    names = [*LOCKED_FILES, *plans, *masks]
     made = Lock(
         study_id=protocol.id,
         utc=datetime.now(UTC).isoformat(timespec="seconds"),
