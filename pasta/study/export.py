@@ -311,7 +311,7 @@ class _Masks:
     def rows(self) -> list[Row]:
         """Compare every mask that counts with its reference; read each reference once."""
         by_case: dict[tuple[str, str, str], list[tuple[Any, Path]]] = {}
-        for block, part, code, answer in self._reading.counted():
+        for block, part, code, answer in self._reading.counted:
             if answer is None or answer.mask is None or self._reading.is_training(block, code):
                 continue
             key = (part.name, block.organ, code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pasta.report.attributes import ATTRIBUTE_NAMES
@@ -78,7 +79,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _CASE,
         "position|w||Place of the case in its list, from 1; training cases have a list of their own.",
         "training|f||1 for a training case, which is not analysed.",
-        "status|t||complete; skip; interrupted: begun, never ended; budget: in progress when the time ran "
+        "status|t||complete; skip; interrupted: begun and not ended; budget: in progress when the time ran "
         "out.",
         "positive|f||Truth: 1 with, 0 without a tumour; blank where that is no question.",
         "decision|f||Answer to the first yes/no question: 1 yes, 0 no.",
@@ -291,8 +292,9 @@ class Reading:
                     self._events[block, event["case"]].append(event)
         self._ai: dict[tuple[str, str], float | None] = {}
 
-    def counted(self) -> list[tuple[Block, Part, str, Answer | None]]:
-        """List each case that was handed out, with the answer that counts."""
+    @cached_property
+    def counted(self) -> tuple[tuple[Block, Part, str, Answer | None], ...]:
+        """Each case that was handed out, with the answer that counts."""
         found = []
         for block in self._blocks:
             part = self.study.protocol.part(block.part)
@@ -300,7 +302,7 @@ class Reading:
                 answer = self._archive.counted(block.id, code)
                 if answer is not None or (block.id, code) in self._assigned:
                     found.append((block, part, code, answer))
-        return found
+        return tuple(found)
 
     def is_training(self, block: Block, code: str) -> bool:
         """Tell whether a case is one of the training cases of a block."""
@@ -317,7 +319,7 @@ class Reading:
 
     def reads(self) -> list[Row]:
         """Make the rows of reads."""
-        return [self._read(*each) for each in self.counted()]
+        return [self._read(*each) for each in self.counted]
 
     def _read(self, block: Block, part: Part, code: str, answer: Answer | None) -> Row:
         record: Mapping[str, Any] = answer.record if answer else {}
@@ -365,7 +367,7 @@ class Reading:
     def attributes(self) -> list[Row]:
         """Make the rows of report attributes."""
         rows = []
-        for block, part, code, answer in self.counted():
+        for block, part, code, answer in self.counted:
             if answer is None or self.is_training(block, code):
                 continue
             case = self.case(code, block.organ, block.part)
@@ -398,7 +400,7 @@ class Reading:
     def answers(self, *, with_text: bool) -> list[Row]:
         """Make the rows of answers."""
         rows = []
-        for block, part, code, answer in self.counted():
+        for block, part, code, answer in self.counted:
             if answer is None or self.is_training(block, code):
                 continue
             given = answer.record.get("answers") or {}
