@@ -249,7 +249,7 @@ def _case(script, archive, server, clock, block, image, training, number, last):
     script.seconds[block.id, code] = 7.5 + 0.125 * number
     answers, report, mask = {}, None, None
     if part.task == "screen":
-        answers = {"tumour": number % 2, "confidence": 10 * number, "remark": SECRET}
+        answers = {"tumour": number % 2, "confidence": 10 * (number % 11), "remark": SECRET}
     elif part.task == "realism":
         answers = {"real": 4}
     elif part.task == "report":
