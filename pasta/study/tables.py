@@ -29,6 +29,7 @@ Row = dict[str, Any]
 _AI_THRESHOLD = 0.5
 _ENDS = ("case_complete", "case_skip")
 _EDITS = frozenset({"mask_edit", "lesion_added", "lesion_deleted", "lesion_split", "attribute_set"})
+_WORDS = frozenset({"reason", "comment", "impression"})  # keys of payloads that people may type
 _DIGITS = 6
 
 
@@ -144,7 +145,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         "position|w||Place of the case in its list.",
         "mono_ns|w|ns|Monotonic clock; compares within one start of the program (boot_id in the log) only.",
         "utc|t|UTC|Clock of the reader's machine.",
-        "payload|t|JSON|What the event says.",
+        "payload|t|JSON|What the event says, without words that people typed.",
         "sha256|t||Hash of the event in the chain of its log.",
     ),
     "cases": _columns(
@@ -248,7 +249,7 @@ def tables_of(reading: Reading, *, with_text: bool = False) -> dict[str, list[Ro
         "reads": ordered("reads", reading.reads()),
         "attributes": ordered("attributes", reading.attributes()),
         "answers": ordered("answers", reading.answers(with_text=with_text)),
-        "events": ordered("events", reading.events()),
+        "events": ordered("events", reading.events(with_text=with_text)),
         "cases": ordered("cases", _case_rows(reading.study)),
         "allocation": ordered("allocation", _allocation_rows(reading.study)),
         "dictionary": dictionary(),
@@ -427,8 +428,15 @@ class Reading:
                 )
         return rows
 
-    def events(self) -> list[Row]:
+    def events(self, *, with_text: bool) -> list[Row]:
         """Make the rows of events, of the readers' logs."""
+        words = {
+            question.id
+            for part in self.study.protocol.parts
+            for question in part.questions
+            if question.type == "text"
+        }
+        hidden: frozenset[str] = frozenset() if with_text else _WORDS | words
         return [
             {
                 "session_id": session,
@@ -442,7 +450,7 @@ class Reading:
                 "position": event["position"],
                 "mono_ns": event["mono_ns"],
                 "utc": event["utc"],
-                "payload": _json(event["payload"]),
+                "payload": _json(_without(event["payload"], hidden)),
                 "sha256": event["sha256"],
             }
             for session, events in self._logs.items()
@@ -586,6 +594,13 @@ def _allocation_rows(study: StudyFolder) -> list[Row]:
         for block in study.allocation.blocks
         for position, image in enumerate(block.images, 1)
     ]
+
+
+def _without(payload: Any, hidden: frozenset[str]) -> Any:
+    """Take the keys that hold people's words out of a payload."""
+    if not isinstance(payload, dict):
+        return payload
+    return {key: _without(value, hidden) for key, value in payload.items() if key not in hidden}
 
 
 def _sortable(value: Any) -> tuple[int, Any]:

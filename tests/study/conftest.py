@@ -243,12 +243,14 @@ def _case(script, archive, server, clock, block, image, training, number, last):
     script.passes(4 + 0.125 * number)
     clock.activity()
     if number == 1:
-        clock.pause("coffee")
+        clock.pause(f"call from {SECRET}")
         script.passes(60)
         clock.resume()
     if part.task == "segment":
         clock.note("mask_edit", number=1, voxels_before=0, voxels_after=8)
     script.passes(2)
+    if part.task == "screen":
+        clock.note("decision", tumour=number % 2, confidence=10 * (number % 11), remark=SECRET)
     timing = clock.complete()
     script.seconds[block.id, code] = 7.5 + 0.125 * number
     answers, report, mask = {}, None, None
