@@ -263,7 +263,7 @@ class Overview:
     def _from_server_log(self) -> Iterable[Problem]:
         sentences = {
             "takeover": ("note", "Session taken over", "session {session} was taken over by {by}."),
-            "token_refused": ("warning", "Token refused", "session {session}: {reason}."),
+            "token_refused": ("warning", "Token refused", "the token of session {session} was refused: {reason}."),
             "override": ("note", "Washout overridden", "block {block}: {reason}"),
             "clock_check": ("warning", "Clock", "the server's clock was set, or it slept."),
             "budget_expired": ("note", "Budget ended", "block {block}: its time is used up."),
