@@ -136,8 +136,12 @@ def assemble(export: Export, made: list[Section | None]) -> Analysis:
         "Export (SHA-256)": export.sha256,
         "Software": _software(),
     }
-    return Analysis(str(study.get("title") or export.study_id), facts, not export.locked or bool(export.problems),
-                    tuple(sections))  # fmt: skip
+    return Analysis(
+        str(study.get("title") or export.study_id),
+        facts,
+        not export.locked or bool(export.problems),
+        tuple(sections),
+    )
 
 
 def reads_that_count(export: Export) -> pd.DataFrame:
@@ -240,59 +244,104 @@ def _screen_part(
         summary = [column for column in printed.columns if column[1] == "value"]
         lines = printed[summary[0]] == ""
         section.tables += [
-            _wide(f"screening_table2{tag}", f"Performance and throughput{name}",
-                  printed.loc[~lines, summary],
-                  ("Laid out as Supplementary Table 2; means over readers, printed half-up.",)),
-            _wide(f"screening_counts{tag}", f"Counts of each reader{name}",
-                  printed.loc[lines].drop(columns=summary)),
-        ]  # fmt: skip
+            _wide(
+                f"screening_table2{tag}",
+                f"Performance and throughput{name}",
+                printed.loc[~lines, summary],
+                ("Laid out as Supplementary Table 2; means over readers, printed half-up.",),
+            ),
+            _wide(
+                f"screening_counts{tag}",
+                f"Counts of each reader{name}",
+                printed.loc[lines].drop(columns=summary),
+            ),
+        ]
     section.pictures.append(
-        Picture(f"screening{tag}", f"Screening by reader{name}", figures.screening_bars(rates),
-                "Recall, precision, F1 (%) and cases read of each reader, solo and AI-assisted; "
-                "Mean: over readers. n.e.: not estimable.")
-    )  # fmt: skip
-    section.tables.append(Table(f"screening_readers{tag}", f"Rates of each reader{name}",
-                                screening.long_rates(counts, _positives(export, reads)),
-                                ("Intervals: Wilson.",)))  # fmt: skip
+        Picture(
+            f"screening{tag}",
+            f"Screening by reader{name}",
+            figures.screening_bars(rates),
+            "Recall, precision, F1 (%) and cases read of each reader, solo and AI-assisted; "
+            "Mean: over readers. n.e.: not estimable.",
+        )
+    )
     section.tables.append(
-        Table(f"screening_averages{tag}", f"Averages{name}", screening.averages(counts),
-              ("Macro: t interval over readers (cut at 0 and 100 %); pooled: Wilson, over reads.",))
-    )  # fmt: skip
+        Table(
+            f"screening_readers{tag}",
+            f"Rates of each reader{name}",
+            screening.long_rates(counts, _positives(export, reads)),
+            ("Intervals: Wilson.",),
+        )
+    )
+    section.tables.append(
+        Table(
+            f"screening_averages{tag}",
+            f"Averages{name}",
+            screening.averages(counts),
+            ("Macro: t interval over readers (cut at 0 and 100 %); pooled: Wilson, over reads.",),
+        )
+    )
     if not two_arms:
         section.not_done.append(f"Comparison of arms{name}: the reads have one arm only.")
         return
     section.tables.append(
-        Table(f"screening_improvements{tag}", f"Assisted minus solo{name}",
-              screening.improvements(counts, reads, seed),
-              ("Interval and p_readers: t over readers (df = readers - 1). Bootstraps (2,000): over "
-               "cases alone, for these very readers; over readers and cases, for readers like them.",
-               ))
-    )  # fmt: skip
+        Table(
+            f"screening_improvements{tag}",
+            f"Assisted minus solo{name}",
+            screening.improvements(counts, reads, seed),
+            (
+                "Interval and p_readers: t over readers (df = readers - 1). Bootstraps (2,000): over "
+                "cases alone, for these very readers; over readers and cases, for readers like them.",
+            ),
+        )
+    )
     tests = screening.compare_arms(counts, reads)
-    section.tables.append(Table(f"screening_tests{tag}", f"Tests{name}", tests, (
-        "Odds ratio: Mantel-Haenszel, assisted over solo, interval of Robins, Breslow and "
-        "Greenland. p_homogeneity: Breslow-Day; not estimable where a reader's table has an empty "
-        "margin (uninformative_readers).",)))  # fmt: skip
+    section.tables.append(
+        Table(
+            f"screening_tests{tag}",
+            f"Tests{name}",
+            tests,
+            (
+                "Odds ratio: Mantel-Haenszel, assisted over solo, interval of Robins, Breslow and "
+                "Greenland. p_homogeneity: Breslow-Day; not estimable where a reader's table has an empty "
+                "margin (uninformative_readers).",
+            ),
+        )
+    )
     chosen = tests[tests["measure"].isin(["recall", "precision"])]
-    labels = [f"{o.capitalize()}, {m}" for o, m in zip(chosen["organ"], chosen["measure"],
-                                                       strict=True)]  # fmt: skip
+    labels = [
+        f"{o.capitalize()}, {m}" for o, m in zip(chosen["organ"], chosen["measure"], strict=True)
+    ]
     texts = [f"p = {p:.3f}" if p >= 0.001 else "p < 0.001" for p in chosen["p_cmh"].fillna(1)]
     texts = [t if math.isfinite(p) else "" for t, p in zip(texts, chosen["p_cmh"], strict=True)]
     section.pictures.append(
-        Picture(f"screening_odds{tag}", f"Odds ratios{name}",
-                figures.forest(chosen, labels, "Mantel-Haenszel odds ratio, assisted over solo",
-                               ratio=True, texts=texts),
-                "Odds of a hit, assisted over solo, stratified by reader, with 95% CI; p: "
-                "Cochran-Mantel-Haenszel without correction.")
-    )  # fmt: skip
+        Picture(
+            f"screening_odds{tag}",
+            f"Odds ratios{name}",
+            figures.forest(
+                chosen,
+                labels,
+                "Mantel-Haenszel odds ratio, assisted over solo",
+                ratio=True,
+                texts=texts,
+            ),
+            "Odds of a hit, assisted over solo, stratified by reader, with 95% CI; p: "
+            "Cochran-Mantel-Haenszel without correction.",
+        )
+    )
     seconds = reads.groupby(["organ", "reader", "arm"], as_index=False)["seconds"].sum()
     section.tables.append(
-        Table(f"screening_throughput{tag}", f"Throughput{name}",
-              screening.throughput(counts, seconds),
-              ("Cases read in the time given, mean a reader. p_poisson takes the counts as Poisson "
-               "(conditional binomial test); p_readers is the paired t over readers. It says "
-               "something only where the time ran out before the cases.",))
-    )  # fmt: skip
+        Table(
+            f"screening_throughput{tag}",
+            f"Throughput{name}",
+            screening.throughput(counts, seconds),
+            (
+                "Cases read in the time given, mean a reader. p_poisson takes the counts as Poisson "
+                "(conditional binomial test); p_readers is the paired t over readers. It says "
+                "something only where the time ran out before the cases.",
+            ),
+        )
+    )
 
 
 def _positives(export: Export, reads: pd.DataFrame) -> pd.DataFrame | None:
@@ -321,24 +370,42 @@ def areas_section(counted: pd.DataFrame) -> Section | None:
         return section
     areas = roc.reader_areas(scored)
     section.tables.append(
-        Table("areas", "Area under the ROC curve of each reader", areas,
-              ("DeLong's interval; not estimable where every positive outranks every negative.",))
-    )  # fmt: skip
+        Table(
+            "areas",
+            "Area under the ROC curve of each reader",
+            areas,
+            ("DeLong's interval; not estimable where every positive outranks every negative.",),
+        )
+    )
     differences = roc.area_differences(areas)
     if len(differences):
-        section.tables.append(Table("area_differences", "Assisted minus solo", differences,
-                                    ("t over readers (df = readers - 1).",)))  # fmt: skip
+        section.tables.append(
+            Table(
+                "area_differences",
+                "Assisted minus solo",
+                differences,
+                ("t over readers (df = readers - 1).",),
+            )
+        )
     section.pictures.append(
-        Picture("roc", "ROC curves", figures.roc_curves(scored),
-                "Empirical ROC curves of each reader; dashed: solo, solid: AI-assisted.")
-    )  # fmt: skip
+        Picture(
+            "roc",
+            "ROC curves",
+            figures.roc_curves(scored),
+            "Empirical ROC curves of each reader; dashed: solo, solid: AI-assisted.",
+        )
+    )
     frame, reasons = roc.mrmc(scored)
     section.not_done += reasons
     if len(frame):
         section.tables.append(
-            Table("obuchowski_rockette", "Obuchowski-Rockette", frame,
-                  ("Random readers and cases, DeLong covariances, degrees of freedom after Hillis.",))
-        )  # fmt: skip
+            Table(
+                "obuchowski_rockette",
+                "Obuchowski-Rockette",
+                frame,
+                ("Random readers and cases, DeLong covariances, degrees of freedom after Hillis.",),
+            )
+        )
     return section
 
 
@@ -348,61 +415,104 @@ def times_section(counted: pd.DataFrame, seed: int) -> Section | None:
     if reads.empty:
         return None
     section = Section("times", "Reading times", notes=list(times.CAVEATS))
-    section.tables.append(
-        _wide("times_table4", "Times by reader, seconds", times.paper_table(reads))
-    )
     found = times.reductions(reads, seed)
+    section.tables.append(
+        _wide(
+            "times_table4",
+            "Times by reader",
+            times.paper_table(reads, found),
+            ("Mean (95% CI) in seconds; laid out as Supplementary Table 4.",),
+        )
+    )
     levels = sorted(reads["level"].unique())
     for part, group in reads.groupby("part", sort=True):
         texts = {}
         for organ in group["organ"].unique():
             for level in levels:
-                p = found[(found["part"] == part) & (found["organ"] == organ)
-                          & (found["level"] == level)].set_index("method")["p"]  # fmt: skip
+                p = found[
+                    (found["part"] == part) & (found["organ"] == organ) & (found["level"] == level)
+                ].set_index("method")["p"]
                 if "default" in p.index:
                     texts[organ, level] = figures.p_line(p["paper replica"], p["default"])
         section.pictures.append(
-            Picture(f"times_{part}", f"Time a case: {part}",
-                    figures.boxes(group, "seconds", "Time (s)", texts),
-                    "Seconds from load start to case complete. Box: median and quartiles; whiskers: "
-                    "within 1.5 IQR; points: reads. mixed: the paper's model; default: log time, "
-                    "readers fixed, cases random or clustered.")
-        )  # fmt: skip
+            Picture(
+                f"times_{part}",
+                f"Time a case: {part}",
+                figures.boxes(group, "seconds", "Time (s)", texts),
+                "Seconds from load start to case complete. Box: median and quartiles; whiskers: "
+                "within 1.5 IQR; points: reads. mixed: the paper's model; default: log time, "
+                "readers fixed, cases random or clustered.",
+            )
+        )
     section.tables += [
-        Table("time_reductions", "Time saved, by method", found,
-              ("p_holm: over all parts, organs and levels, within a method. The replica's estimate in "
-               "seconds is shown relative to the solo mean.",)),
-        Table("times_readers", "Time saved, each reader", times.per_reader(reads),
-              ("Ratio of geometric means, HC3.",)),
+        Table(
+            "time_reductions",
+            "Time saved, by method",
+            found,
+            (
+                "p_holm: over all parts, organs and levels, within a method. The replica's estimate in "
+                "seconds is shown relative to the solo mean.",
+            ),
+        ),
+        Table(
+            "times_readers",
+            "Time saved, each reader",
+            times.per_reader(reads),
+            ("Ratio of geometric means, HC3.",),
+        ),
         Table("times_means", "Time of each reader", times.cell_means(reads), ("t interval.",)),
-        Table("times_sensitivity", "Other clocks, and without flagged or outlying reads",
-              times.sensitivity(reads), ("Default model. Nothing is trimmed in any other table.",)),
-    ]  # fmt: skip
+        Table(
+            "times_sensitivity",
+            "Other clocks, and without flagged or outlying reads",
+            times.sensitivity(reads),
+            ("Default model. Nothing is trimmed in any other table.",),
+        ),
+    ]
     levels_table = times.levels_compared(reads)
     if len(levels_table):
-        section.tables.append(Table("times_levels", "Juniors and seniors compared", levels_table, (
-            "Above 1: seniors save less than juniors.",)))  # fmt: skip
+        section.tables.append(
+            Table(
+                "times_levels",
+                "Juniors and seniors compared",
+                levels_table,
+                ("Above 1: seniors save less than juniors.",),
+            )
+        )
     default = found[(found["method"] == "default") & (found["level"] != "all")]
     if default.empty:
         default = found[found["method"] == "default"]
     labels = [f"{r['part']}, {r['organ']}, {r['level']}" for r in default.to_dict("records")]
-    texts_right = [f"p = {p:.3f}" if p >= 0.001 else "p < 0.001" if math.isfinite(p) else ""
-                   for p in default["p"]]  # fmt: skip
+    texts_right = [
+        f"p = {p:.3f}" if p >= 0.001 else "p < 0.001" if math.isfinite(p) else ""
+        for p in default["p"]
+    ]
     section.pictures.append(
-        Picture("times_saved", "Time saved",
-                figures.forest(default, labels, "Time saved (relative %)", ratio=False,
-                               texts=texts_right),
-                "Share of time saved by assistance (ratio of geometric means) with 95% CI, default "
-                "model.")
-    )  # fmt: skip
+        Picture(
+            "times_saved",
+            "Time saved",
+            figures.forest(
+                default, labels, "Time saved (relative %)", ratio=False, texts=texts_right
+            ),
+            "Share of time saved by assistance (ratio of geometric means) with 95% CI, default "
+            "model.",
+        )
+    )
     waits = reads.groupby(["part", "arm"], as_index=False).agg(
         n=("seconds", "size"),
         ai_wait_s=("ai_wait_seconds", "mean"),
         load_s=("load_seconds", "mean"),
     )
-    section.tables.append(Table("times_waits", "Waits, mean seconds a read", waits, (
-        "The time counts from load start; where one arm loads or waits longer, see the clock from "
-        "images displayed under sensitivity.",)))  # fmt: skip
+    section.tables.append(
+        Table(
+            "times_waits",
+            "Waits, mean seconds a read",
+            waits,
+            (
+                "The time counts from load start; where one arm loads or waits longer, see the clock from "
+                "images displayed under sensitivity.",
+            ),
+        )
+    )
     return section
 
 
@@ -417,22 +527,38 @@ def masks_section(export: Export, counted: pd.DataFrame) -> Section | None:
         "both are. NSD: surface Dice within 2 mm. HD95: 95th percentile of the surface distances."
     )
     section.tables += [
-        Table("masks_means", "Dice, NSD and HD95 of each reader", quality.mask_means(masks),
-              ("t interval over masks.",)),
-        Table("masks_improvements", "Assisted against solo", quality.mask_improvements(masks),
-              ("relative %: change of pooled means, as Suppl. Table 5; points: 100 Dice, from the "
-               "default model (readers fixed, cases random or clustered), and mm for HD95. p_paper: "
-               "reader random, Wald z.",)),
-    ]  # fmt: skip
+        Table(
+            "masks_means",
+            "Dice, NSD and HD95 of each reader",
+            quality.mask_means(masks),
+            ("t interval over masks.",),
+        ),
+        Table(
+            "masks_improvements",
+            "Assisted against solo",
+            quality.mask_improvements(masks),
+            (
+                "relative %: change of pooled means, as Suppl. Table 5; points: 100 Dice, from the "
+                "default model (readers fixed, cases random or clustered), and mm for HD95. p_paper: "
+                "reader random, Wald z.",
+            ),
+        ),
+    ]
     table = section.tables[1].frame
     p = table[(table["measure"] == "dice") & (table["unit"] == "points")]
-    texts = {(r["organ"], r["level"]): figures.p_line(r["p_paper"], r["p_default"])
-             for r in p.to_dict("records")}  # fmt: skip
+    texts = {
+        (r["organ"], r["level"]): figures.p_line(r["p_paper"], r["p_default"])
+        for r in p.to_dict("records")
+    }
     section.pictures.append(
-        Picture("dice", "Dice against the reference", figures.boxes(masks, "dice", "Dice", texts),
-                "Dice of each mask with the reference, by level and arm. Box: median and quartiles; "
-                "whiskers: within 1.5 IQR; points: masks.")
-    )  # fmt: skip
+        Picture(
+            "dice",
+            "Dice against the reference",
+            figures.boxes(masks, "dice", "Dice", texts),
+            "Dice of each mask with the reference, by level and arm. Box: median and quartiles; "
+            "whiskers: within 1.5 IQR; points: masks.",
+        )
+    )
     return section
 
 
@@ -447,25 +573,54 @@ def reports_section(export: Export, counted: pd.DataFrame) -> Section | None:
     accuracies = quality.report_accuracy(attributes)
     for level in sorted({*masks["level"], *accuracies["level"]}):
         section.tables.append(
-            _wide(f"quality_table5_{level}", f"{level.capitalize()} readers against the reference",
-                  quality.paper_table(masks, accuracies, level),
-                  ("Dice and accuracy are means (95% CI); accuracy is the share of right attributes "
-                   "of a case.",))
-        )  # fmt: skip
+            _wide(
+                f"quality_table5_{level}",
+                f"{level.capitalize()} readers against the reference",
+                quality.paper_table(masks, accuracies, level),
+                (
+                    "Dice and accuracy are means (95% CI); accuracy is the share of right attributes "
+                    "of a case.",
+                ),
+            )
+        )
     if attributes.empty:
         section.not_done.append("No report attribute has a reference value.")
         return section
+    silent = len(counted[counted["task"] == "report"]) - len(
+        attributes[["reader", "part", "organ", "arm", "case"]].drop_duplicates()
+    )
+    if silent > 0:
+        section.notes.append(
+            f"{silent} complete reports have no lesion, or no reference, and are in no accuracy."
+        )
+    section.notes.append(
+        "Accuracy of a case: over shape, density, heterogeneity, surface and invasion, as the paper. An "
+        "attribute left blank is wrong. The reference stands at the largest lesion."
+    )
     scores = quality.attribute_scores(attributes)
     section.tables += [
-        Table("attributes", "Accuracy and macro-F1 by attribute", scores,
-              ("Accuracy: Wilson interval. Macro-F1: mean over the options that occur. AI draft: of "
-               "the drafts shown in the assisted arm.",)),
-        Table("accuracy_improvements", "Accuracy, assisted against solo",
-              quality.accuracy_improvements(accuracies), ("Over cases, as Suppl. Table 5.",)),
-        Table("attributes_tests", "Odds of a right attribute, assisted over solo",
-              quality.attribute_tests(attributes),
-              ("Logistic model, readers and attributes fixed, errors clustered by case.",)),
-    ]  # fmt: skip
+        Table(
+            "attributes",
+            "Accuracy and macro-F1 by attribute",
+            scores,
+            (
+                "Accuracy: Wilson interval. Macro-F1: mean over the options that occur. AI draft: of "
+                "the drafts shown in the assisted arm.",
+            ),
+        ),
+        Table(
+            "accuracy_improvements",
+            "Accuracy, assisted against solo",
+            quality.accuracy_improvements(accuracies),
+            ("Over cases, as Suppl. Table 5.",),
+        ),
+        Table(
+            "attributes_tests",
+            "Odds of a right attribute, assisted over solo",
+            quality.attribute_tests(attributes),
+            ("Logistic model, readers and attributes fixed, errors clustered by case.",),
+        ),
+    ]
     shown = scores[scores["measure"] == "accuracy"]
     for level in sorted(shown["level"].unique()):
         of_level = shown[shown["level"] == level]
@@ -473,11 +628,15 @@ def reports_section(export: Export, counted: pd.DataFrame) -> Section | None:
             lambda g: pd.Series(_weighted(g)), include_groups=False
         )
         section.pictures.append(
-            Picture(f"attributes_{level}", f"Accuracy by attribute, {level} readers",
-                    figures.share_bars(merged.rename(columns={"attribute": "organ"}), "arm",
-                                       "Accuracy (%)"),
-                    "Share of attributes equal to the reference, all organs together.")
-        )  # fmt: skip
+            Picture(
+                f"attributes_{level}",
+                f"Accuracy by attribute, {level} readers",
+                figures.share_bars(
+                    merged.rename(columns={"attribute": "organ"}), "arm", "Accuracy (%)"
+                ),
+                "Share of attributes equal to the reference, all organs together.",
+            )
+        )
     section.notes.append(quality.INCORPORATION)
     return section
 
@@ -497,9 +656,12 @@ def agreement_section(export: Export, counted: pd.DataFrame, seed: int) -> Secti
     if len(screened):
         frame = screened.assign(unit=screened["case"], code=screened["decision"], scale="nominal")
         section.tables.append(
-            Table("agreement_screening", "Screening decisions",
-                  agreement.agreement(frame, ["organ", "arm"], seed))
-        )  # fmt: skip
+            Table(
+                "agreement_screening",
+                "Screening decisions",
+                agreement.agreement(frame, ["organ", "arm"], seed),
+            )
+        )
     attributes = _of_counted(export.attributes, counted, "report")
     if len(attributes):
         coded = [
@@ -507,25 +669,38 @@ def agreement_section(export: Export, counted: pd.DataFrame, seed: int) -> Secti
             for a, v in zip(attributes["attribute"], attributes["value"], strict=True)
         ]
         frame = attributes.assign(
-            unit=attributes["organ"] + "/" + attributes["case"] + "/"
+            unit=attributes["organ"]
+            + "/"
+            + attributes["case"]
+            + "/"
             + attributes["lesion"].astype(str),
             code=[code for code, _ in coded],
             scale=[scale for _, scale in coded],
-        )  # fmt: skip
+        )
         if frame["code"].notna().any():
             section.tables.append(
-                Table("agreement_attributes", "Report attributes",
-                      agreement.agreement(frame, ["attribute", "arm"], seed))
-            )  # fmt: skip
+                Table(
+                    "agreement_attributes",
+                    "Report attributes",
+                    agreement.agreement(frame, ["attribute", "arm"], seed),
+                )
+            )
     for task in ("realism", "consistency"):
         found = ratings.ratings(export, task)
         if len(found):
-            frame = found.assign(unit=found["case"] + "/" + found["question"], code=found["rating"],
-                                 scale="ordinal", task=task)  # fmt: skip
+            frame = found.assign(
+                unit=found["case"] + "/" + found["question"],
+                code=found["rating"],
+                scale="ordinal",
+                task=task,
+            )
             section.tables.append(
-                Table(f"agreement_{task}", f"Ratings: {task}",
-                      agreement.agreement(frame, ["task", "question"], seed))
-            )  # fmt: skip
+                Table(
+                    f"agreement_{task}",
+                    f"Ratings: {task}",
+                    agreement.agreement(frame, ["task", "question"], seed),
+                )
+            )
     if not section.tables:
         return None
     section.notes.append(
@@ -543,18 +718,28 @@ def reliance_section(export: Export, counted: pd.DataFrame) -> Section | None:
     decided = behaviour.decisions_with_ai(screened)
     if len(decided):
         section.tables.append(
-            Table("reliance_screening", "Screening decisions", decided,
-                  ("Following a wrong AI is automation bias. Errors on the cases where the AI was "
-                   "wrong, assisted beside solo, tell what it costs.",))
-        )  # fmt: skip
+            Table(
+                "reliance_screening",
+                "Screening decisions",
+                decided,
+                (
+                    "Following a wrong AI is automation bias. Errors on the cases where the AI was "
+                    "wrong, assisted beside solo, tell what it costs.",
+                ),
+            )
+        )
         follow = decided[decided["measure"].str.startswith("AI followed")]
         for level in sorted(follow["level"].unique()):
             section.pictures.append(
-                Picture(f"reliance_{level}", f"How often the AI was followed, {level} readers",
-                        figures.share_bars(follow[follow["level"] == level], "measure",
-                                           "AI followed (%)"),
-                        "Share of assisted decisions equal to the AI's, with Wilson's 95% CI.")
-            )  # fmt: skip
+                Picture(
+                    f"reliance_{level}",
+                    f"How often the AI was followed, {level} readers",
+                    figures.share_bars(
+                        follow[follow["level"] == level], "measure", "AI followed (%)"
+                    ),
+                    "Share of assisted decisions equal to the AI's, with Wilson's 95% CI.",
+                )
+            )
         switched, why = behaviour.switches(export.events, screened)
         if why:
             section.not_done.append(why)
@@ -578,21 +763,33 @@ def learning_section(counted: pd.DataFrame) -> Section | None:
         return None
     section = Section("learning", "Learning curves")
     section.tables.append(
-        Table("learning", "Change of time with practice", behaviour.learning(timed),
-              ("Least squares of log time on log2 of the position, HC3; negative: faster.",))
-    )  # fmt: skip
-    screened = timed[(timed["task"] == "screen") & timed["decision"].notna()
-                     & timed["positive"].notna()]  # fmt: skip
+        Table(
+            "learning",
+            "Change of time with practice",
+            behaviour.learning(timed),
+            ("Least squares of log time on log2 of the position, HC3; negative: faster.",),
+        )
+    )
+    screened = timed[
+        (timed["task"] == "screen") & timed["decision"].notna() & timed["positive"].notna()
+    ]
     if len(screened):
         section.tables.append(
-            Table("learning_errors", "Screening errors, first and second half",
-                  behaviour.halves(screened))
-        )  # fmt: skip
+            Table(
+                "learning_errors",
+                "Screening errors, first and second half",
+                behaviour.halves(screened),
+            )
+        )
     for part, group in timed.groupby("part", sort=True):
         section.pictures.append(
-            Picture(f"learning_{part}", f"Time by position: {part}", figures.learning_curves(group),
-                    "Points: reads; lines: lowess of log time. Log axis.")
-        )  # fmt: skip
+            Picture(
+                f"learning_{part}",
+                f"Time by position: {part}",
+                figures.learning_curves(group),
+                "Points: reads; lines: lowess of log time. Log axis.",
+            )
+        )
     section.notes.append(
         "If all readers read one arm first, practice and fatigue cannot be told from the arm; the "
         "order of the blocks is in the protocol."
@@ -607,30 +804,47 @@ def ratings_section(export: Export) -> Section | None:
     if len(real):
         table = ratings.realism(real)
         section.tables += [
-            Table("realism", "Realism by lesion and source", table,
-                  ("Mean over cases of the mean over readers; t interval over cases.",)),
-            Table("realism_apart", "Real against synthetic", ratings.told_apart(real),
-                  ("0.5: readers cannot tell them apart. p of the chance: t over readers.",)),
-        ]  # fmt: skip
+            Table(
+                "realism",
+                "Realism by lesion and source",
+                table,
+                ("Mean over cases of the mean over readers; t interval over cases.",),
+            ),
+            Table(
+                "realism_apart",
+                "Real against synthetic",
+                ratings.told_apart(real),
+                ("0.5: readers cannot tell them apart. p of the chance: t over readers.",),
+            ),
+        ]
         section.pictures.append(
-            Picture("realism", "Realism",
-                    figures.rating_bars(table[table["measure"] == "mean rating"],
-                                        "Realism (1 to 5)"),
-                    "Mean realism of real and synthetic cases with 95% CI over cases.")
-        )  # fmt: skip
+            Picture(
+                "realism",
+                "Realism",
+                figures.rating_bars(table[table["measure"] == "mean rating"], "Realism (1 to 5)"),
+                "Mean realism of real and synthetic cases with 95% CI over cases.",
+            )
+        )
     consistent = ratings.ratings(export, "consistency")
     if len(consistent):
         table = ratings.consistency(consistent)
         section.tables.append(
-            Table("consistency", "Agreement of image and text, by lesion and attribute", table,
-                  ("Mean over cases of the mean over readers; t interval over cases.",))
-        )  # fmt: skip
+            Table(
+                "consistency",
+                "Agreement of image and text, by lesion and attribute",
+                table,
+                ("Mean over cases of the mean over readers; t interval over cases.",),
+            )
+        )
         chosen = table[(table["measure"] == "mean rating") & (table["question"] == "all")]
         section.pictures.append(
-            Picture("consistency", "Agreement of image and text",
-                    figures.rating_bars(chosen.drop(columns="question"), "Consistency (1 to 5)"),
-                    "Mean over all attributes with 95% CI over cases.")
-        )  # fmt: skip
+            Picture(
+                "consistency",
+                "Agreement of image and text",
+                figures.rating_bars(chosen.drop(columns="question"), "Consistency (1 to 5)"),
+                "Mean over all attributes with 95% CI over cases.",
+            )
+        )
     return section if section.tables else None
 
 
@@ -660,16 +874,25 @@ def _checklist_facts(export: Export, done: set[str]) -> dict[str, str]:
     models = (export.manifest.get("lock") or {}).get("weights", {})
     return {
         "lock": "Protocol and allocation were locked by SHA-256 before the first read; hashes are in "
-        "the export's manifest." if export.locked else "The study was NOT locked: exploratory.",
+        "the export's manifest."
+        if export.locked
+        else "The study was NOT locked: exploratory.",
         "cases": f"{cases['case'].nunique()} cases ({_positives_words(cases)}). Reasons for their "
         "number: see `pasta study power`.",
-        "readers": _readers_words(counted) + ". Recruitment and experience in years are to be added.",
+        "readers": _readers_words(counted)
+        + ". Recruitment and experience in years are to be added.",
         "training": f"{int((reads['training'] == 1).sum())} training reads came before the reads "
         "that count and are not analysed.",
-        "models": f"PASTA-AID {__version__}" + (f"; models: {', '.join(sorted(models))} (SHA-256 in "
-        "the manifest)." if models else "; model hashes are not in the manifest."),
+        "models": f"PASTA-AID {__version__}"
+        + (
+            f"; models: {', '.join(sorted(models))} (SHA-256 in the manifest)."
+            if models
+            else "; model hashes are not in the manifest."
+        ),
         "ai": "; ".join(f"{p.get('name')}: {', '.join(p.get('ai', [])) or 'none'}" for p in parts)
-        + ". Computed before the reading, shown in the assisted arm only." if parts else "",
+        + ". Computed before the reading, shown in the assisted arm only."
+        if parts
+        else "",
         "setting": "3D Slicer with the PASTA-AID extension in study mode; cases are handed out and "
         "timed by the server.",
         "arms": "Solo against AI-assisted reading; the reader decides in both arms.",
@@ -688,9 +911,12 @@ def _checklist_facts(export: Export, done: set[str]) -> dict[str, str]:
         "main": "Sections Screening, Reading times, Masks, Report attributes.",
         "subgroups": "By organ and reader level throughout.",
         "changes": "None that the lock would have missed: protocol, allocation and weights are "
-        "compared with it." if export.locked else "",
+        "compared with it."
+        if export.locked
+        else "",
         "reliance": "Section Reliance: follow rates with the AI right and wrong, edits."
-        if "reliance" in done else "",
+        if "reliance" in done
+        else "",
         "learning": "Section Learning curves.",
         "agreement": "Section Agreement between readers." if "agreement" in done else "",
         "limits": f"{counted['reader'].nunique()} readers; caveats are printed in each section.",
@@ -698,9 +924,10 @@ def _checklist_facts(export: Export, done: set[str]) -> dict[str, str]:
         "dictionary": "dictionary.csv of the export.",
         "deidentified": "Readers by pseudonym, cases by keyed code; the export holds no identifiers.",
         "allocation": "By case, from one seed; "
-        + "; ".join(f"{p.get('name')}: {p.get('allocation', '')}" for p in parts) + ".",
+        + "; ".join(f"{p.get('name')}: {p.get('allocation', '')}" for p in parts)
+        + ".",
         "software": _software(),
-    }  # fmt: skip
+    }
 
 
 def _positives_words(cases: pd.DataFrame) -> str:
@@ -733,8 +960,12 @@ def _wide(name: str, title: str, frame: pd.DataFrame, notes: tuple[str, ...] = (
     """A table laid out as the paper's, its row names in the first column."""
     flat = frame.copy()
     if isinstance(flat.columns, pd.MultiIndex):
-        flat.columns = pd.Index([
-            str(a).capitalize() if b == "value" else f"{str(a).capitalize()}, {str(b).upper() if len(str(b)) == 2 else b}"
-            for a, b in flat.columns
-        ])  # fmt: skip
+        flat.columns = pd.Index(
+            [
+                str(a).capitalize()
+                if b == "value"
+                else f"{str(a).capitalize()}, {str(b).upper() if len(str(b)) == 2 else b}"
+                for a, b in flat.columns
+            ]
+        )
     return Table(name, title, flat.rename_axis("").reset_index(), notes)

@@ -123,8 +123,9 @@ def report_html(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         analysis: what to show.
         drawn: SVG of each figure by its name.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(
         files("pasta.study.analysis").joinpath("report.html").read_text(encoding="utf-8")
     )

@@ -77,7 +77,7 @@ def _improvements(frame: pd.DataFrame, measures: dict[str, str]) -> pd.DataFrame
             solo, assisted = (known.loc[known["assisted"] == a, "outcome"] for a in (0.0, 1.0))
             if not len(solo) or not len(assisted):
                 continue
-            replica = mixed_model(known, "outcome ~ assisted", "reader", "assisted")
+            replica = mixed_model(known, "outcome", ["assisted"], "reader")
             default = _default(known)
             scale, unit = (1.0, "mm") if measure == "hd95_mm" else (100.0, "points")
             common = keys | {
@@ -112,14 +112,13 @@ def _improvements(frame: pd.DataFrame, measures: dict[str, str]) -> pd.DataFrame
 
 def _default(frame: pd.DataFrame) -> Estimate:
     """Difference of arms, readers fixed, cases random or clustered; in the outcome's own unit."""
-    formula = "outcome ~ assisted" + (" + C(reader)" if frame["reader"].nunique() > 1 else "")
     if frame["assisted"].nunique() < 2:
         return nothing("one arm", len(frame))
     if frame["case"].duplicated(keep=False).mean() >= 0.2:
-        found = random_intercept(frame, formula, "case", "assisted")
+        found = random_intercept(frame, "outcome", ["assisted"], "case", ["reader"])
         if math.isfinite(found.low):
             return found
-    return robust_regression(frame, formula, "assisted", "case")
+    return robust_regression(frame, "outcome", ["assisted"], "case", ["reader"])
 
 
 def graded(attributes: pd.DataFrame) -> pd.DataFrame:
@@ -219,11 +218,10 @@ def attribute_tests(attributes: pd.DataFrame) -> pd.DataFrame:
         ["part", "organ", "level"], sort=True
     ):
         frame = group.assign(assisted=(group["arm"] == "assisted").astype(float))
-        terms = "".join(
-            f" + C({name})" for name in ("reader", "attribute") if frame[name].nunique() > 1
-        )
         varied = frame.groupby("attribute")["right"].transform("nunique") > 1
-        found = clustered_logit(frame[varied], f"right ~ assisted{terms}", "assisted", "case")
+        found = clustered_logit(
+            frame[varied], "right", ["assisted"], "case", ["reader", "attribute"]
+        )
         records.append(
             {
                 "part": part,

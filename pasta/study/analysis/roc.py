@@ -192,9 +192,17 @@ def obuchowski_rockette(
     f = ms_arm / denominator
     margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * math.sqrt(2 * denominator / readers)
     return ObuchowskiRockette(
-        difference, difference - margin, difference + margin, f, df,
-        float(stats.f.sf(f, arms - 1, df)), error, cov1, cov2, cov3,
-    )  # fmt: skip
+        difference,
+        difference - margin,
+        difference + margin,
+        f,
+        df,
+        float(stats.f.sf(f, arms - 1, df)),
+        error,
+        cov1,
+        cov2,
+        cov3,
+    )
 
 
 def crossed(reads: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | str:

@@ -374,12 +374,9 @@ def _clustered(reads: pd.DataFrame | None, organ: str, measure: str) -> Estimate
     outcome = (~said if measure == "specificity" else true if measure == "precision" else said)[at]
     frame = chosen[at].assign(outcome=outcome.astype(int))
     frame = frame.assign(assisted=(frame["arm"] == "assisted").astype(int))
-    formula = "outcome ~ assisted"
-    if frame["reader"].nunique() > 1:
-        formula += " + C(reader)"
     # readers with one outcome only would have no finite coefficient
     varied = frame.groupby("reader")["outcome"].transform("nunique") > 1
-    return clustered_logit(frame[varied], formula, "assisted", "case")
+    return clustered_logit(frame[varied], "outcome", ["assisted"], "case", ["reader"])
 
 
 def throughput(counts: pd.DataFrame, seconds: pd.DataFrame | None = None) -> pd.DataFrame:
