@@ -306,3 +306,14 @@ def test_no_wrong_value_or_lost_line_goes_unexplained_or_crashes(data):
             assert sorted(map(str, raised.value.findings)) == sorted(errors)
         else:
             read_protocol(path)
+
+
+@given(st.text(st.sampled_from('image,organ;positive\n\r"01abliver \x00\ufeffü'), max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_no_case_list_crashes_the_check(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PROTOCOL_FILE
+        path.write_text(PROTOCOL)
+        for content in (text, CASES.splitlines()[0] + "\n" + text):
+            path.with_name(CASES_FILE).write_text(content, encoding="utf-8", newline="")
+            assert [each for each in check_protocol(path) if each.severity == "error"]
