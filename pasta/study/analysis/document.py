@@ -162,7 +162,7 @@ def _section(section: Section, drawn: Mapping[str, bytes]) -> dict[str, Any]:
                 "columns": [_heading(str(column)) for column in shown.columns],
                 "rows": shown.to_numpy().tolist(),
                 "open": len(shown) <= _MOST_ROWS_OPEN,
-                "words": section.name == "checklists",
+                "words": section.name == "checklists" or "table" in table.name,
             }
             for table in section.tables
             for shown in [table.shown()]
@@ -173,7 +173,10 @@ def _section(section: Section, drawn: Mapping[str, bytes]) -> dict[str, Any]:
 def _heading(column: str) -> str:
     if column.startswith("n_") and column != "n_of":
         return f"n {column[2:].replace('_', ' ')}"
-    return {"n_of": "n of", "ai_wait_s": "AI wait (s)"}.get(column, column.replace("_", " "))
+    if column.endswith(("_s", "_ml")):
+        name, unit = column.rsplit("_", 1)
+        return f"{name.replace('_', ' ').replace('ai ', 'AI ')} ({unit})"
+    return column.replace("_", " ")
 
 
 def _csv(frame: pd.DataFrame) -> str:

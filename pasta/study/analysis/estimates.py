@@ -179,7 +179,7 @@ def restricted_likelihood(x: FloatArray, y: FloatArray, codes: NDArray[np.intege
         weights = ratio / (1 + sizes * ratio)
         inner = products - (sums * weights[:, None]).T @ sums
         information, cross = inner[:rank, :rank], inner[:rank, rank]
-        estimates = np.linalg.solve(information, cross)
+        estimates: FloatArray = np.asarray(np.linalg.solve(information, cross), dtype=float)
         variance = max(float(inner[rank, rank] - estimates @ cross), 0.0) / (n - rank)
         deviance = (
             (n - rank) * math.log(max(variance, 1e-300))

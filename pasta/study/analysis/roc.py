@@ -109,6 +109,7 @@ def area_differences(areas: pd.DataFrame) -> pd.DataFrame:
             {
                 "organ": organ,
                 "measure": "mean difference of areas",
+                "means_unit": "AUC",
                 "solo": float(wide["solo"].mean()),
                 "assisted": float(wide["assisted"].mean()),
                 "value": found.value,
@@ -120,7 +121,9 @@ def area_differences(areas: pd.DataFrame) -> pd.DataFrame:
                 "p_readers": found.p,
             }
         )
-    return rows(records, "organ measure solo assisted value low high unit n n_of p_readers")
+    return rows(
+        records, "organ measure solo assisted means_unit value low high unit n n_of p_readers"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ def mrmc(reads: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             {
                 "organ": organ,
                 "measure": "difference of mean areas, assisted minus solo",
+                "means_unit": "AUC",
                 "solo": float(areas[1].mean()),
                 "assisted": float(areas[0].mean()),
                 "value": test.difference,
@@ -275,7 +279,8 @@ def mrmc(reads: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             }
         )
     columns = (
-        "organ measure solo assisted value low high unit n n_of n_readers f df p var_error cov1 "
+        "organ measure solo assisted means_unit value low high unit n n_of n_readers f df p var_error "
+        "cov1 "
         "cov2 cov3"
     )
     return rows(records, columns), reasons

@@ -8,7 +8,7 @@ import pytest
 
 from pasta.study.analysis import behaviour, quality, ratings, roc, screening, times
 from pasta.study.analysis.agreement import agreement
-from pasta.study.analysis.analyse import reads_that_count
+from pasta.study.analysis.sections.flow import reads_that_count
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import zipfile
 import pandas as pd
 import pytest
 
-from pasta.study.analysis.analyse import AnalysisError, analyse, flow, reads_that_count, timed_reads
+from pasta.study.analysis.analyse import AnalysisError, analyse
 from pasta.study.analysis.export import ExportError, read_export
+from pasta.study.analysis.sections.flow import flow, reads_that_count, timed_reads
 from pasta.study.tables import TABLES
 
 
