@@ -21,7 +21,7 @@ from pasta.errors import OutputError, PastaError
 from pasta.study.events import FIRST, checked_line, read_events, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LONGEST_LINE = 1 << 16
@@ -247,6 +247,41 @@ class Archive:
         for path in sorted(self.answers_folder.glob("*/*/v*.json")):
             if _VERSION.fullmatch(path.name):
                 yield _answer(path)
+
+    def put_aside(self, known: Collection[tuple[str, str, int]]) -> list[str]:
+        """Take out answers that were written when the server died, and never acknowledged.
+
+        The reader's machine sends them again. They are kept in `unacknowledged`.
+
+        Args:
+            known: block, case and version of every answer in the server's log.
+
+        Returns:
+            What was taken out.
+
+        Raises:
+            OutputError: if it cannot be.
+        """
+        found = []
+        with self._guard:
+            for path in sorted(self.answers_folder.glob("*/*/*")):
+                version = _VERSION.fullmatch(path.name)
+                where = (path.parent.parent.name, path.parent.name)
+                if path.name.endswith(".part"):
+                    path.unlink(missing_ok=True)
+                elif version and (*where, int(version[1])) not in known:
+                    found.append("/".join((*where, path.name)))
+                    aside = self.answers_folder.with_name("unacknowledged")
+                    name = f"{'-'.join(where)}-{secrets.token_hex(4)}-{path.stem}"
+                    try:
+                        aside.mkdir(exist_ok=True)
+                        mask = path.with_suffix(".nii.gz")
+                        if mask.exists():
+                            mask.rename(aside / f"{name}.nii.gz")
+                        path.rename(aside / f"{name}.json")
+                    except OSError as error:
+                        raise _unwritable(error) from error
+        return found
 
     def _folder(self, block: str, case: str) -> Path:
         if not _SESSION.fullmatch(block) or not _CODE.fullmatch(case):

@@ -95,6 +95,8 @@ class RunningStudy:
         self._called: dict[str, str] = {}
         self._refusals: dict[str, int] = {}
         self._utc_mark, self._mono_mark = datetime.now(UTC), time.monotonic()
+        for where in self.archive.put_aside(self._received):
+            self._note("crash_recovered", {"unacknowledged": where})
         if self.conduct.last_utc and _utc() < datetime.fromisoformat(self.conduct.last_utc):
             self._note("clock_check", {"what": "the server's clock was set back"})
 
