@@ -21,7 +21,7 @@ from pasta.errors import OutputError, PastaError
 from pasta.study.events import FIRST, checked_line, read_events, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LONGEST_LINE = 1 << 16
@@ -248,6 +248,41 @@ class Archive:
             if _VERSION.fullmatch(path.name):
                 yield _answer(path)
 
+    def put_aside(self, known: Collection[tuple[str, str, int]]) -> list[str]:
+        """Take out answers that were written when the server died, and never acknowledged.
+
+        The reader's machine sends them again. They are kept in `unacknowledged`.
+
+        Args:
+            known: block, case and version of every answer in the server's log.
+
+        Returns:
+            What was taken out.
+
+        Raises:
+            OutputError: if it cannot be.
+        """
+        found = []
+        with self._guard:
+            for path in sorted(self.answers_folder.glob("*/*/*")):
+                version = _VERSION.fullmatch(path.name)
+                where = (path.parent.parent.name, path.parent.name)
+                if path.name.endswith(".part"):
+                    path.unlink(missing_ok=True)
+                elif version and (*where, int(version[1])) not in known:
+                    found.append("/".join((*where, path.name)))
+                    aside = self.answers_folder.with_name("unacknowledged")
+                    name = f"{'-'.join(where)}-{secrets.token_hex(4)}-{path.stem}"
+                    try:
+                        aside.mkdir(exist_ok=True)
+                        mask = path.with_suffix(".nii.gz")
+                        if mask.exists():
+                            mask.rename(aside / f"{name}.nii.gz")
+                        path.rename(aside / f"{name}.json")
+                    except OSError as error:
+                        raise _unwritable(error) from error
+        return found
+
     def _folder(self, block: str, case: str) -> Path:
         if not _SESSION.fullmatch(block) or not _CODE.fullmatch(case):
             msg = f"case {case[:40]!r} of block {block[:40]!r} is not one of the study."
@@ -277,7 +312,8 @@ class Checker:
         told: dict[str, str] = {}
         known = {SERVER_LOG.removesuffix(".jsonl")}
         server = self._logs / SERVER_LOG
-        for event in self._once(server, _told) if server.exists() else ():
+        whole, shas = self._once(server, _told) if server.exists() else ([], [])
+        for event in whole:
             payload = event["payload"]
             if event["type"] == "login":
                 known.add(payload["session"])
@@ -286,7 +322,7 @@ class Checker:
             else:
                 where = f"{payload['block']}/{event['case']}/v{payload['version']:04d}.json"
                 told[where] = payload["record_sha256"]
-        problems += self._server_head(server)
+        problems += self._server_head(server, shas)
         for path in sorted(self._logs.glob("*.jsonl")):
             found = self._once(path, verify)
             head, seq = ends.get(path.stem, ("", 0))
@@ -317,7 +353,7 @@ class Checker:
                 problems.append(f"answers/{name}: was changed.")
         return problems + [f"answers/{where}: is missing." for where in sorted(told)]
 
-    def _server_head(self, server: Path) -> list[str]:
+    def _server_head(self, server: Path, shas: Sequence[str]) -> list[str]:
         """Compare the server's log with the note on its end; a crash may leave that behind."""
         path = self._logs / SERVER_HEAD
         if not path.exists():
@@ -327,7 +363,6 @@ class Checker:
             return [f"logs/{SERVER_HEAD}: was changed."]
         if not server.exists():
             return [f"logs/{SERVER_LOG}: is missing."]
-        shas = self._once(server, _chain_sha256)
         seq = int(note[1])
         if seq > len(shas):
             return [f"logs/{SERVER_LOG}: the last {seq - len(shas)} event(s) are missing."]
@@ -356,26 +391,18 @@ def check(folder: Path) -> list[str]:
     return Checker(folder).problems()
 
 
-def _told(path: Path) -> list[dict[str, Any]]:
-    """What the whole part of the server's log tells of logs and answers."""
-    kinds = ("login", "logout", "answer_received")
-    return [event for event in _whole(path) if event["type"] in kinds]
-
-
-def _chain_sha256(path: Path) -> list[str]:
-    return [event["sha256"] for event in _whole(path)]
-
-
-def _whole(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a log up to the first that is not in its chain."""
-    last = FIRST
+def _told(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the whole part of the server's log tells of logs and answers, and its chain."""
+    found, shas = [], [FIRST]
     with path.open("rb") as file:
         for seq, line in enumerate(file, 1):
-            event, _ = checked_line(line, seq, last)
+            event, _ = checked_line(line, seq, shas[-1])
             if event is None:
-                return
-            last = event["sha256"]
-            yield event
+                break
+            shas.append(event["sha256"])
+            if event["type"] in ("login", "logout", "answer_received"):
+                found.append(event)
+    return found, shas[1:]
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,9 @@ patients, free text (unless asked for), the study's key, and whatever else a mas
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fnmatch
 import gzip
 import hashlib
 import io
@@ -28,7 +30,7 @@ from pasta.labels import label_named, lesions_of
 from pasta.study.archive import check, write_file
 from pasta.study.cases import cases_of
 from pasta.study.findings import StudyError
-from pasta.study.lock import LOCKED_FILES, check_lock
+from pasta.study.lock import LOCKED_FILES, PLAN_FILES, check_lock, reference_name, sha256_of
 from pasta.study.tables import TABLES, Reading, ordered, tables_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from pasta.store import Store
     from pasta.study.cases import StudyCase
     from pasta.study.folder import StudyFolder
+    from pasta.study.lock import Lock
     from pasta.study.protocol import Part, Protocol
     from pasta.study.tables import Column, Row
 
@@ -68,17 +71,38 @@ class Exported:
     missing: tuple[str, ...]
 
 
-def problems_of(study: StudyFolder, weights: Mapping[str, str] | None = None) -> list[str]:
+def problems_of(study: StudyFolder, store: Store | None = None) -> list[str]:
     """Say what is wrong with a study's lock, logs and answers.
 
     Args:
         study: to look at.
-        weights: SHA-256 of the model weights in use; None does not compare them.
+        store: of the images, to compare reference masks that are labels in it.
 
     Returns:
         One sentence each; none if every byte is as it was written.
     """
-    return [*check_lock(study.path, weights), *check(study.path)]
+    references = None if store is None else references_in(study, store)
+    return [*check_lock(study.path, references=references), *check(study.path)]
+
+
+def references_in(study: StudyFolder, store: Store) -> dict[str, str]:
+    """Hash the reference masks that are labels in the store, as a lock holds them.
+
+    Args:
+        study: whose case list names them by tag.
+        store: of the images.
+
+    Returns:
+        SHA-256 by `reference_name`, of those that are there.
+    """
+    found = {}
+    for case in study.cases:
+        if case.reference_mask and not case.reference_file:
+            with contextlib.suppress(PastaError, OSError):
+                record = store.label(case.image, case.reference_mask)
+                name = reference_name(case.image, case.reference_mask)
+                found[name] = sha256_of(store.label_path(record))
+    return found
 
 
 def export(
@@ -105,7 +129,7 @@ def export(
         StudyError: if the study is not locked, or something was changed, and `exploratory` is off.
         OutputError: if the zip cannot be written.
     """
-    problems = problems_of(study)
+    problems = problems_of(study, store)
     if problems and not exploratory:
         msg = f"{problems[0]} Nothing was exported; an exploratory export would say so in itself."
         raise StudyError(msg)
@@ -133,13 +157,14 @@ def export(
             "sha256": lock.sha256,
             "utc": lock.utc,
             "version": lock.version,
-            "files": {name: lock.files.get(name, "") for name in LOCKED_FILES},
+            "files": {name: digest for name, digest in lock.files.items() if _harmless(name)},
             "reference_masks": sorted(
-                digest for name, digest in lock.files.items() if name not in LOCKED_FILES
+                {digest for name, digest in lock.files.items() if not _harmless(name)}
+                | set(lock.references.values())
             ),
             "weights": dict(lock.weights),
         },
-        "problems": problems,
+        "problems": _without_names(problems, lock),
         "missing": masks.missing,
         "free_text": with_text,
         "logs": reading.heads(),
@@ -310,7 +335,7 @@ class _Masks:
     def rows(self) -> list[Row]:
         """Compare every mask that counts with its reference; read each reference once."""
         by_case: dict[tuple[str, str, str], list[tuple[Any, Path]]] = {}
-        for block, part, code, answer in self._reading.counted():
+        for block, part, code, answer in self._reading.counted:
             if answer is None or answer.mask is None or self._reading.is_training(block, code):
                 continue
             key = (part.name, block.organ, code)
@@ -437,6 +462,20 @@ def nifti_bytes(labelmap: Volume) -> bytes:
     image = nib.Nifti1Image(voxels, np.asarray(labelmap.affine))
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), 6, mtime=0)
+
+
+def _without_names(problems: Iterable[str], lock: Lock | None) -> list[str]:
+    names = [] if lock is None else [name for name in lock.files if not _harmless(name)]
+    found = []
+    for problem in problems:
+        name = next((name for name in names if problem.startswith(name)), "")
+        found.append(f"A reference mask{problem.removeprefix(name)}" if name else problem)
+    return found
+
+
+def _harmless(name: str) -> bool:
+    """Tell the study's own files from reference masks, whose names may name patients."""
+    return name in LOCKED_FILES or fnmatch.fnmatchcase(name, PLAN_FILES)
 
 
 def _toml(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOCK_FILE = "lock.json"
 SCHEMA = "pasta-aid/study-lock/1"
 LOCKED_FILES = (PROTOCOL_FILE, CASES_FILE, ALLOCATION_FILE)
+PLAN_FILES = "analysis_plan.*"  # whatever the coordinator put down before the first read
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -36,8 +37,10 @@ class Lock:
         study_id: of the protocol.
         utc: when.
         version: of PASTA-AID.
-        files: SHA-256 of protocol, cases, allocation and reference masks, by path in the folder.
+        files: SHA-256 of protocol, cases, allocation, analysis plan and reference masks, by path in
+            the folder.
         weights: SHA-256 of the model weights by name of the model.
+        references: SHA-256 of reference masks that are labels in the store, by image and tag.
         sha256: of all of the above.
     """
 
@@ -46,6 +49,7 @@ class Lock:
     version: str
     files: Mapping[str, str]
     weights: Mapping[str, str]
+    references: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -53,13 +57,16 @@ class Lock:
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def lock(folder: Path, weights: Mapping[str, str]) -> Lock:
+def lock(
+    folder: Path, weights: Mapping[str, str], references: Mapping[str, str] | None = None
+) -> Lock:
     """Lock a study: from here on every change is told.
 
     Args:
         folder: of the study, with protocol, cases and allocation.
         weights: SHA-256 of the model weights by name of the model; may be empty for a study without
             an assisted arm only.
+        references: SHA-256 of reference masks that are labels in the store, by `reference_name`.
 
     Returns:
         The lock, written to `lock.json`.
@@ -88,15 +95,18 @@ def lock(folder: Path, weights: Mapping[str, str]) -> Lock:
     if not weights and any(ASSISTED in part.arms for part in protocol.parts):
         msg = "no model weights are given, yet the protocol has an assisted arm; name the model folder."
         raise StudyError(msg)
-    names = [*LOCKED_FILES, *sorted({c.reference_mask for c in cases if c.reference_file})]
+    plans = sorted(path.name for path in folder.glob(PLAN_FILES) if path.is_file())
+    masks = sorted({case.reference_mask for case in cases if case.reference_file})
+    names = [*LOCKED_FILES, *plans, *masks]
     made = Lock(
         study_id=protocol.id,
         utc=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
         files={name: sha256_of(folder / name) for name in names},
         weights=dict(sorted(weights.items())),
+        references=dict(sorted((references or {}).items())),
     )
-    made = Lock(made.study_id, made.utc, made.version, made.files, made.weights, _digest(made))
+    made = replace(made, sha256=_digest(made))
     text = json.dumps(made.document(), indent=1, sort_keys=True) + "\n"
     try:
         (folder / LOCK_FILE).write_text(text, encoding="utf-8")
@@ -123,7 +133,7 @@ def read_lock(folder: Path) -> Lock | None:
         if document.pop("schema") != SCHEMA:
             raise ValueError(SCHEMA)
         found = Lock(**document)
-        if not all(isinstance(each, dict) for each in (found.files, found.weights)):
+        if not all(isinstance(x, dict) for x in (found.files, found.weights, found.references)):
             raise TypeError("files")  # noqa: EM101
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{LOCK_FILE} is damaged; put back the copy that was made when the study was locked."
@@ -131,12 +141,17 @@ def read_lock(folder: Path) -> Lock | None:
     return found
 
 
-def check_lock(folder: Path, weights: Mapping[str, str] | None = None) -> list[str]:
+def check_lock(
+    folder: Path,
+    weights: Mapping[str, str] | None = None,
+    references: Mapping[str, str] | None = None,
+) -> list[str]:
     """Say what changed since the lock.
 
     Args:
         folder: of the study.
         weights: SHA-256 of the model weights that are in use; None does not compare them.
+        references: SHA-256 of reference masks in the store; None does not compare them.
 
     Returns:
         A sentence for each change; empty if the study is locked and as it was.
@@ -162,7 +177,18 @@ def check_lock(folder: Path, weights: Mapping[str, str] | None = None) -> list[s
                 problems.append(f"The model {name} that was locked is not there.")
             elif weights[name] != digest:
                 problems.append(f"The weights of the model {name} are others than those locked.")
+    if references is not None:
+        changed = [
+            name for name, digest in found.references.items() if references.get(name) != digest
+        ]
+        if changed:  # their names hold image ids
+            problems.append(f"{len(changed)} reference mask(s) in the store changed or are gone.")
     return problems
+
+
+def reference_name(image: str, tag: str) -> str:
+    """Name a reference mask in the store, as a lock does."""
+    return f"{image}/{tag}"
 
 
 def sha256_of(path: Path) -> str:

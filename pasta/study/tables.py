@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pasta.report.attributes import ATTRIBUTE_NAMES
@@ -28,6 +29,7 @@ Row = dict[str, Any]
 _AI_THRESHOLD = 0.5
 _ENDS = ("case_complete", "case_skip")
 _EDITS = frozenset({"mask_edit", "lesion_added", "lesion_deleted", "lesion_split", "attribute_set"})
+_WORDS = frozenset({"reason", "comment", "impression"})  # keys of payloads that people may type
 _DIGITS = 6
 
 
@@ -78,7 +80,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _CASE,
         "position|w||Place of the case in its list, from 1; training cases have a list of their own.",
         "training|f||1 for a training case, which is not analysed.",
-        "status|t||complete; skip; interrupted: begun, never ended; budget: in progress when the time ran "
+        "status|t||complete; skip; interrupted: begun and not ended; budget: in progress when the time ran "
         "out.",
         "positive|f||Truth: 1 with, 0 without a tumour; blank where that is no question.",
         "decision|f||Answer to the first yes/no question: 1 yes, 0 no.",
@@ -143,7 +145,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         "position|w||Place of the case in its list.",
         "mono_ns|w|ns|Monotonic clock; compares within one start of the program (boot_id in the log) only.",
         "utc|t|UTC|Clock of the reader's machine.",
-        "payload|t|JSON|What the event says.",
+        "payload|t|JSON|What the event says, without words that people typed.",
         "sha256|t||Hash of the event in the chain of its log.",
     ),
     "cases": _columns(
@@ -247,7 +249,7 @@ def tables_of(reading: Reading, *, with_text: bool = False) -> dict[str, list[Ro
         "reads": ordered("reads", reading.reads()),
         "attributes": ordered("attributes", reading.attributes()),
         "answers": ordered("answers", reading.answers(with_text=with_text)),
-        "events": ordered("events", reading.events()),
+        "events": ordered("events", reading.events(with_text=with_text)),
         "cases": ordered("cases", _case_rows(reading.study)),
         "allocation": ordered("allocation", _allocation_rows(reading.study)),
         "dictionary": dictionary(),
@@ -291,8 +293,9 @@ class Reading:
                     self._events[block, event["case"]].append(event)
         self._ai: dict[tuple[str, str], float | None] = {}
 
-    def counted(self) -> list[tuple[Block, Part, str, Answer | None]]:
-        """List each case that was handed out, with the answer that counts."""
+    @cached_property
+    def counted(self) -> tuple[tuple[Block, Part, str, Answer | None], ...]:
+        """Each case that was handed out, with the answer that counts."""
         found = []
         for block in self._blocks:
             part = self.study.protocol.part(block.part)
@@ -300,7 +303,7 @@ class Reading:
                 answer = self._archive.counted(block.id, code)
                 if answer is not None or (block.id, code) in self._assigned:
                     found.append((block, part, code, answer))
-        return found
+        return tuple(found)
 
     def is_training(self, block: Block, code: str) -> bool:
         """Tell whether a case is one of the training cases of a block."""
@@ -317,7 +320,7 @@ class Reading:
 
     def reads(self) -> list[Row]:
         """Make the rows of reads."""
-        return [self._read(*each) for each in self.counted()]
+        return [self._read(*each) for each in self.counted]
 
     def _read(self, block: Block, part: Part, code: str, answer: Answer | None) -> Row:
         record: Mapping[str, Any] = answer.record if answer else {}
@@ -365,7 +368,7 @@ class Reading:
     def attributes(self) -> list[Row]:
         """Make the rows of report attributes."""
         rows = []
-        for block, part, code, answer in self.counted():
+        for block, part, code, answer in self.counted:
             if answer is None or self.is_training(block, code):
                 continue
             case = self.case(code, block.organ, block.part)
@@ -398,7 +401,7 @@ class Reading:
     def answers(self, *, with_text: bool) -> list[Row]:
         """Make the rows of answers."""
         rows = []
-        for block, part, code, answer in self.counted():
+        for block, part, code, answer in self.counted:
             if answer is None or self.is_training(block, code):
                 continue
             given = answer.record.get("answers") or {}
@@ -425,8 +428,15 @@ class Reading:
                 )
         return rows
 
-    def events(self) -> list[Row]:
+    def events(self, *, with_text: bool) -> list[Row]:
         """Make the rows of events, of the readers' logs."""
+        words = {
+            question.id
+            for part in self.study.protocol.parts
+            for question in part.questions
+            if question.type == "text"
+        }
+        hidden: frozenset[str] = frozenset() if with_text else _WORDS | words
         return [
             {
                 "session_id": session,
@@ -440,7 +450,7 @@ class Reading:
                 "position": event["position"],
                 "mono_ns": event["mono_ns"],
                 "utc": event["utc"],
-                "payload": _json(event["payload"]),
+                "payload": _json(_without(event["payload"], hidden)),
                 "sha256": event["sha256"],
             }
             for session, events in self._logs.items()
@@ -584,6 +594,13 @@ def _allocation_rows(study: StudyFolder) -> list[Row]:
         for block in study.allocation.blocks
         for position, image in enumerate(block.images, 1)
     ]
+
+
+def _without(payload: Any, hidden: frozenset[str]) -> Any:
+    """Take the keys that hold people's words out of a payload."""
+    if not isinstance(payload, dict):
+        return payload
+    return {key: _without(value, hidden) for key, value in payload.items() if key not in hidden}
 
 
 def _sortable(value: Any) -> tuple[int, Any]:

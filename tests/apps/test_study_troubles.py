@@ -6,10 +6,11 @@ The behaviour is stated in `docs/reader_study_server.md`; nothing that was ackno
 import json
 import resource
 import signal
+import time
 
 import pytest
 import requests
-from serving import Server
+from serving import Server, body, save_ct
 from studying import ADMIN, Client, environment, make_study
 
 from pasta.study.archive import check
@@ -331,3 +332,41 @@ def test_without_a_study_the_server_is_as_before(server):
     assert server.get("/pasta/coordinator/").status_code == 404
     assert server.get("/pasta/images").status_code == 200
     assert not [path for path in server.get("/openapi.json").json()["paths"] if "/study" in path]
+
+
+def test_a_wrong_protocol_closes_its_own_study_only(study_server, studies, study_folder):
+    _, reader = studies("sound")
+    bad = study_folder / "wrong"
+    bad.mkdir()
+    (bad / "protocol.toml").write_text('[study]\nid = "wrong"\ntitle = 5\n')
+    refused = reader()
+    refused.study = "wrong"
+    answer = refused.login()
+    assert (answer.status_code, answer.json()["code"]) == (409, "unlocked")
+    assert "protocol.toml" not in answer.text  # what is wrong is for the coordinator
+    assert reader().login().ok
+    listed = study_server.get("/pasta/coordinator/api/studies", headers=BEARER).json()["studies"]
+    (found,) = [study for study in listed if study["id"] == "wrong"]
+    assert "protocol.toml:3" in found["reason"]
+    (bad / "protocol.toml").unlink()
+
+
+def test_a_case_whose_image_is_gone_is_told_and_blocks_nobody_else(
+    study_server, study_images, study_folder, models, tmp_path
+):
+    lost = save_ct(study_images / "lost.nii.gz", body((30, 30, 30)))
+    codes = make_study(study_folder / "gone", models, ["lost", *IMAGES[:3]], study_id="gone",
+                       training=["lost"], ai='["segmentation"]')  # fmt: skip
+    lost.unlink()
+    reader = Client(study_server.url, "gone", codes["J1"], tmp_path)
+    assert reader.login().ok
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        waiting = reader.next(wait=False)
+        assert waiting.status_code == 503  # never a case that is not whole
+        found = [p for p in problems(study_server, "gone") if p["kind"] == "Preparation"]
+        if found:
+            break
+        time.sleep(0.3)
+    assert "could not be prepared" in found[0]["text"]
+    save_ct(lost, body((30, 30, 30)))

@@ -10,13 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pasta.geometry import Volume
 from pasta.labels import label_named
 from pasta.report.attributes import BY_NAME, PREDICTED
 from pasta.report.reader import ReaderReport
+from pasta.store import Store
 from pasta.study.archive import SERVER_LOG, Archive
 from pasta.study.cases import CASES_FILE
 from pasta.study.clock import ReadingClock
 from pasta.study.events import EventLog
+from pasta.study.export import references_in
 from pasta.study.folder import StudyFolder, make_key, write_allocation
 from pasta.study.lock import lock
 from pasta.study.protocol import PROTOCOL_FILE
@@ -142,22 +145,23 @@ def nifti(voxels):
     return gzip.compress(image.to_bytes())
 
 
-def write_study(folder):
+def write_study(folder, reference=f"{SECRET}.nii.gz", store=None):
     rows = [f"image,organ,part,positive,reference_mask,source,patient,{','.join(_REFERENCES)}"]
     rows.append(f"{SECRET}-t,liver,screening,1,,,{SECRET},,")
     rows += [f"{SECRET}-{n},liver,screening,{n % 2},,,{SECRET}{n},," for n in range(8)]
     (folder / f"{SECRET}.nii.gz").write_bytes(nifti(box((2, 2, 2), (6, 6, 4))))
     for part in ("masks", "reports"):
         rows += [
-            f"{SECRET}-m{n},liver,{part},1,{SECRET}.nii.gz,,,Round-like,Hypodense" for n in range(4)
+            f"{SECRET}-m{n},liver,{part},1,{reference},,,Round-like,Hypodense" for n in range(4)
         ]
     rows += [f"{SECRET}-r{n},liver,realism,,,{s},,," for n, s in enumerate(("real", "synthetic"))]
     (folder / PROTOCOL_FILE).write_text(PROTOCOL)
     (folder / CASES_FILE).write_text("\n".join(rows) + "\n")
     make_key(folder)
     write_allocation(folder)
-    lock(folder, {"model": "a" * 64})
-    return StudyFolder.open(folder)
+    study = StudyFolder.open(folder)
+    lock(folder, {"model": "a" * 64}, references_in(study, store) if store else None)
+    return study
 
 
 _REFERENCES = ("reference_shape", "reference_density")
@@ -239,17 +243,19 @@ def _case(script, archive, server, clock, block, image, training, number, last):
     script.passes(4 + 0.125 * number)
     clock.activity()
     if number == 1:
-        clock.pause("coffee")
+        clock.pause(f"call from {SECRET}")
         script.passes(60)
         clock.resume()
     if part.task == "segment":
         clock.note("mask_edit", number=1, voxels_before=0, voxels_after=8)
     script.passes(2)
+    if part.task == "screen":
+        clock.note("decision", tumour=number % 2, confidence=10 * (number % 11), remark=SECRET)
     timing = clock.complete()
     script.seconds[block.id, code] = 7.5 + 0.125 * number
     answers, report, mask = {}, None, None
     if part.task == "screen":
-        answers = {"tumour": number % 2, "confidence": 10 * number, "remark": SECRET}
+        answers = {"tumour": number % 2, "confidence": 10 * (number % 11), "remark": SECRET}
     elif part.task == "realism":
         answers = {"real": 4}
     elif part.task == "report":
@@ -303,6 +309,23 @@ def script(read_once, tmp_path):
     """A copy of it."""
     shutil.copytree(read_once.study.path, tmp_path / "study")
     return Script(StudyFolder.open(tmp_path / "study"), read_once.seconds)
+
+
+@pytest.fixture
+def tagged(tmp_path):
+    """A study whose references are labels in a store (three of four), read; and that store."""
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        ct = np.linspace(-1000, 200, np.prod(_SHAPE)).reshape(_SHAPE).astype(np.int16)
+        nib.save(nib.Nifti1Image(ct, _AFFINE), tmp_path / "images" / f"{SECRET}-m{number}.nii.gz")
+    store = Store(tmp_path / "images")
+    for number in range(3):
+        truth = Volume(box((2, 2, 2), (6, 6, 4)), _AFFINE)
+        store.save_label(f"{SECRET}-m{number}", truth, tag="reference", reader="panel")
+    (tmp_path / "study").mkdir()
+    script = Script(write_study(tmp_path / "study", "reference", store))
+    read(script)
+    return script, store
 
 
 @pytest.fixture

@@ -181,3 +181,14 @@ def test_a_file_that_was_added_is_found(study):
     assert check(study)
     (folder / "v0002.json").unlink()
     assert check(study) == []
+
+
+def test_an_answer_that_was_never_acknowledged_is_put_aside_and_can_be_sent_again(study):
+    archive = Archive(study)
+    unknown = archive.save_answer({"block": "b-1", "case": CODE}, b"{}", b"another mask")
+    assert check(study)
+    assert archive.put_aside({("b-1", CODE, 1)}) == [f"b-1/{CODE}/v0002.json"]
+    assert check(study) == []
+    assert sorted(p.suffix for p in (study / "unacknowledged").iterdir()) == [".gz", ".json"]
+    again = archive.save_answer({"block": "b-1", "case": CODE}, b"{}", b"another mask")
+    assert (again.version, again.new) == (unknown.version, True)

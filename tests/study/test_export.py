@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pasta.cli.main import main
+from pasta.io import read_labelmap
 from pasta.study.findings import StudyError
 from pasta.study.folder import StudyFolder
 from pasta.study.protocol import read_protocol
@@ -141,6 +142,31 @@ def test_masks_are_compared_with_the_reference(exported):
     assert edits == {"1"}
 
 
+def test_references_in_the_store_are_compared_and_kept_as_locked(tagged, tmp_path, secret):
+    script, store = tagged
+    without = export(script.study, tmp_path / "without.zip")
+    assert len(without.missing) == 4
+    assert secret not in "".join(without.missing)
+    done = export(script.study, tmp_path / "with.zip", store=store)
+    assert len(done.missing) == 1  # the panel drew three of four
+    with zipfile.ZipFile(tmp_path / "with.zip") as archive:
+        dices = Counter((r["arm"], r["dice"]) for r in rows_of(archive, "masks"))
+    assert sum(count for (_, value), count in dices.items() if value == "") == 2
+    assert dices["assisted", "1.0"] == 3
+    assert dices["solo", "0.666667"] == 3
+    changed = replace_first(store, secret)
+    assert changed.version == 2
+    with pytest.raises(StudyError, match="1 reference mask"):
+        export(script.study, tmp_path / "changed.zip", store=store)
+
+
+def replace_first(store, secret):
+    record = store.label(f"{secret}-m0", "reference")
+    labelmap = read_labelmap(store.label_path(record))
+    labelmap.voxels[0, 0, 0] = labelmap.voxels.max()
+    return store.save_label(record.image, labelmap, tag="reference", reader="panel")
+
+
 def test_attributes_stand_beside_reference_and_suggestion(exported):
     rows = rows_of(exported, "attributes")
     large = [row for row in rows if row["lesion"] == "2"]
@@ -242,6 +268,16 @@ def test_a_log_that_was_changed_is_not_exported_in_silence(script, tmp_path, cap
     seq = data[:place].count(b"\n") + 1
     assert main(["study", "verify", str(script.study.path)]) == 1
     assert capsys.readouterr().out.startswith(f"logs/{log.name}: event {seq}: it was changed.")
+
+
+def test_a_changed_reference_is_told_without_its_name(script, tmp_path, secret):
+    (script.study.path / f"{secret}.nii.gz").write_bytes(
+        (script.study.path / f"{secret}.nii.gz").read_bytes() + b"\0"
+    )
+    export(script.study, tmp_path / "yes.zip", exploratory=True)
+    with zipfile.ZipFile(tmp_path / "yes.zip") as archive:
+        problems = json.loads(archive.read("manifest.json"))["problems"]
+    assert problems == ["A reference mask was changed after the lock."]
 
 
 def test_a_study_that_is_not_locked_is_exported_only_as_exploratory(script, tmp_path):

@@ -84,6 +84,13 @@ def test_a_changed_reference_mask_is_told(folder):
     assert check_lock(folder) == ["a.nii.gz was changed after the lock."]
 
 
+def test_a_changed_analysis_plan_is_told(folder):
+    (folder / "analysis_plan.md").write_text("Primary: recall, CMH.")
+    assert "analysis_plan.md" in lock(folder, WEIGHTS).files
+    (folder / "analysis_plan.md").write_text("Primary: precision.")
+    assert check_lock(folder) == ["analysis_plan.md was changed after the lock."]
+
+
 def test_a_lock_is_refused_where_it_would_fix_a_mistake(folder):
     with pytest.raises(StudyError, match="no model weights"):
         lock(folder, {})

@@ -1,8 +1,12 @@
 """A protocol is read strictly, and every mistake is told with its line."""
 
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pasta.study.cases import CASES_FILE, read_cases
 from pasta.study.example import example_cases, example_protocol
@@ -257,3 +261,59 @@ def test_lines_are_found_in_nested_and_dotted_tables():
     assert lines.of(("t", 0, "u", 1, "k")) == 12
     assert lines.of(("t", 1, "u", 0, "k")) == 15
     assert lines.of(("t", 1, "u", 0, "missing")) == 14
+
+
+_VALUES = st.sampled_from(
+    [
+        '"x"',
+        "1",
+        "-1",
+        "1.5",
+        "true",
+        "[]",
+        "[1]",
+        '["liver"]',
+        "{}",
+        "{a = 1}",
+        "[[1]]",
+        "nan",
+        '""',
+    ]
+)
+
+
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_no_wrong_value_or_lost_line_goes_unexplained_or_crashes(data):
+    """Whatever is wrong: each finding names a line of the file, and reading raises what check tells."""
+    lines = example_protocol().splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        if " = " in lines[number] and data.draw(st.booleans()):
+            lines[number] = lines[number].split(" = ")[0] + " = " + data.draw(_VALUES)
+        else:
+            del lines[number]
+    text = "\n".join(lines)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PROTOCOL_FILE
+        path.write_text(text)
+        findings = check_protocol(path)
+        errors = [str(each) for each in findings if each.severity == "error"]
+        assert all(0 <= each.line <= len(lines) + 1 and each.text for each in findings)
+        if errors:
+            with pytest.raises(ProtocolError) as raised:
+                read_protocol(path)
+            assert sorted(map(str, raised.value.findings)) == sorted(errors)
+        else:
+            read_protocol(path)
+
+
+@given(st.text(st.sampled_from('image,organ;positive\n\r"01abliver \x00\ufeffü'), max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_no_case_list_crashes_the_check(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PROTOCOL_FILE
+        path.write_text(PROTOCOL)
+        for content in (text, CASES.splitlines()[0] + "\n" + text):
+            path.with_name(CASES_FILE).write_text(content, encoding="utf-8", newline="")
+            assert [each for each in check_protocol(path) if each.severity == "error"]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
 
 # Each has `add_commands(actions)`, which adds its parsers and sets `act` to what runs them.
-_MODULES = ("protocol", "data")
+_MODULES = ("protocol", "data", "analysis")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

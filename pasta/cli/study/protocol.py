@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pasta.networks.checkpoint import Model
+    from pasta.study.folder import StudyFolder
 
 _WRONG = 1
 
@@ -43,6 +44,7 @@ def add_commands(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -
     lock = actions.add_parser("lock", help="fix protocol, cases, allocation and weights for good")
     lock.add_argument("folder", type=Path, metavar="FOLDER", help="of the study")
     lock.add_argument("--models", type=Path, metavar="DIR", help="default: as the server's")
+    lock.add_argument("--store", type=Path, metavar="DIR", help="studies folder: lock references")
     lock.add_argument("--status", action="store_true", help="only say what changed since")
     lock.set_defaults(act=_lock)
 
@@ -155,21 +157,41 @@ def _codes(args: argparse.Namespace) -> int:
 
 def _lock(args: argparse.Namespace) -> int:
     from pasta.networks.checkpoint import find_models
+    from pasta.study.folder import StudyFolder
     from pasta.study.lock import check_lock, lock
 
+    study = StudyFolder.open(args.folder)
     found = find_models(args.models)
     models = (found.segmentation, *found.screening.values(), found.attributes)
     weights = {model.spec.name: weights_sha256(model) for model in models if model}
+    references = None if args.store is None else _references(study, args.store)
     if args.status:
-        problems = check_lock(args.folder, weights)
+        problems = check_lock(args.folder, weights, references)
         print("\n".join(problems) or "Locked, and nothing changed since.")
         return _WRONG if problems else 0
-    made = lock(args.folder, weights)
+    tagged = {c.image for c in study.cases if c.reference_mask and not c.reference_file}
+    if tagged and len(references or {}) < len(tagged):
+        print(
+            f"{len(tagged) - len(references or {})} reference mask(s) in the store are not locked; "
+            "--store DIR locks those that are there.",
+            file=sys.stderr,
+        )
+    made = lock(args.folder, weights, references)
     print(
         f"locked {made.utc}: {made.sha256}\nWrite this line down or send it to somebody: "
         "with it, a lock that was made anew shows."
     )
     return 0
+
+
+def _references(study: StudyFolder, folder: Path) -> dict[str, str]:
+    from pasta.store import Store
+    from pasta.study.export import references_in
+
+    if not folder.is_dir():
+        msg = f"{folder}: no such folder; name the server's studies folder."
+        raise StudyError(msg)
+    return references_in(study, Store(folder))
 
 
 def weights_sha256(model: Model) -> str:

@@ -235,7 +235,7 @@ def learning(reads: pd.DataFrame) -> pd.DataFrame:
         if len(group) < 8:
             continue
         frame = group.assign(log_s=np.log(group["seconds"]), doubling=np.log2(group["position"]))
-        found = robust_regression(frame, "log_s ~ doubling", "doubling", None)
+        found = robust_regression(frame, "log_s", ["doubling"])
         value, low, high = (100 * (math.exp(x) - 1) for x in (found.value, found.low, found.high))
         records.append(
             names

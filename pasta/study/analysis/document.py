@@ -123,8 +123,9 @@ def report_html(analysis: Analysis, drawn: Mapping[str, bytes]) -> str:
         analysis: what to show.
         drawn: SVG of each figure by its name.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(
         files("pasta.study.analysis").joinpath("report.html").read_text(encoding="utf-8")
     )
@@ -161,7 +162,7 @@ def _section(section: Section, drawn: Mapping[str, bytes]) -> dict[str, Any]:
                 "columns": [_heading(str(column)) for column in shown.columns],
                 "rows": shown.to_numpy().tolist(),
                 "open": len(shown) <= _MOST_ROWS_OPEN,
-                "words": section.name == "checklists",
+                "words": section.name == "checklists" or "table" in table.name,
             }
             for table in section.tables
             for shown in [table.shown()]
@@ -172,7 +173,10 @@ def _section(section: Section, drawn: Mapping[str, bytes]) -> dict[str, Any]:
 def _heading(column: str) -> str:
     if column.startswith("n_") and column != "n_of":
         return f"n {column[2:].replace('_', ' ')}"
-    return {"n_of": "n of", "ai_wait_s": "AI wait (s)"}.get(column, column.replace("_", " "))
+    if column.endswith(("_s", "_ml")):
+        name, unit = column.rsplit("_", 1)
+        return f"{name.replace('_', ' ').replace('ai ', 'AI ')} ({unit})"
+    return column.replace("_", " ")
 
 
 def _csv(frame: pd.DataFrame) -> str:

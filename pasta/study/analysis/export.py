@@ -228,7 +228,7 @@ def _check(path: Path, tables: dict[str, pd.DataFrame]) -> None:
             row = int(wrong.to_numpy().argmax())
             words = ", ".join(str(value) for value in values)
             msg = (
-                f"{path}: reads.csv, line {row + 2}: {column} is {reads[column].iloc[row]!r}, "
+                f"{path}: reads.csv, line {row + 2}: {column} is '{reads[column].iloc[row]}', "
                 f"expected one of {words}. Export the study again."
             )
             raise ExportError(msg)

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from pasta.errors import OutputError, PastaError
-from pasta.study.analysis.estimates import mixed_model, proportion_of, random_intercept
+from pasta.study.analysis.estimates import proportion_of, restricted_likelihood
 from pasta.study.analysis.mantel_haenszel import cmh_p
 from pasta.study.analysis.printed import half_up
 from pasta.study.analysis.tables import rows
@@ -169,13 +169,22 @@ def simulate(
             # a study whose test is not estimable has not found the effect
             share = proportion_of(int((column[known] < alpha).sum()), len(column))
             error = math.sqrt(share.value * (1 - share.value) / len(column))
-            records.append({
-                "n_readers": plan.readers, "n_positives": plan.positives,
-                "n_negatives": plan.negatives, "n_cases": plan.positives + plan.negatives,
-                "test": test, "value": 100 * share.value, "low": 100 * share.low,
-                "high": 100 * share.high, "unit": "%", "mc_error": 100 * error,
-                "n_estimable": int(known.sum()), "n_simulations": len(column),
-            })  # fmt: skip
+            records.append(
+                {
+                    "n_readers": plan.readers,
+                    "n_positives": plan.positives,
+                    "n_negatives": plan.negatives,
+                    "n_cases": plan.positives + plan.negatives,
+                    "test": test,
+                    "value": 100 * share.value,
+                    "low": 100 * share.low,
+                    "high": 100 * share.high,
+                    "unit": "%",
+                    "mc_error": 100 * error,
+                    "n_estimable": int(known.sum()),
+                    "n_simulations": len(column),
+                }
+            )
     columns = (
         "n_readers n_positives n_negatives n_cases test value low high unit mc_error n_estimable "
         "n_simulations"
@@ -197,13 +206,29 @@ def study(plan: Plan, rng: np.random.Generator) -> NDArray[np.float64]:
     recall, precision = _drawn_counts(plan, rng)
     both = cmh_p(np.stack([recall, precision]).astype(float))
     times = drawn_times(plan, rng)
-    default = random_intercept(times, "log_s ~ assisted + C(reader)", "case", "assisted")
-    replica = mixed_model(times, "seconds ~ assisted", "reader", "assisted")
-    means = times.groupby(["reader", "assisted"])["log_s"].mean().unstack("assisted")
-    return np.array([
-        both[0], _paired_p(recall), both[1], _paired_p(precision), default.p,
-        _t_p(means[1.0].to_numpy() - means[0.0].to_numpy()), replica.p,
-    ])  # fmt: skip
+    log_s, assisted = (times[name].to_numpy(dtype=float) for name in ("log_s", "assisted"))
+    reader = times["reader"].to_numpy()
+    readers = (reader[:, None] == np.arange(plan.readers)).astype(float)
+    cases = times["case"].to_numpy()
+    default = restricted_likelihood(np.column_stack([assisted, readers]), log_s, cases)
+    ones = np.column_stack([assisted, np.ones(len(times))])
+    replica = restricted_likelihood(ones, np.exp(log_s), reader)
+    gains = [
+        log_s[(reader == r) & (assisted == 1)].mean()
+        - log_s[(reader == r) & (assisted == 0)].mean()
+        for r in range(plan.readers)
+    ]
+    return np.array(
+        [
+            both[0],
+            _paired_p(recall),
+            both[1],
+            _paired_p(precision),
+            default.p,
+            _t_p(np.array(gains)),
+            replica.p,
+        ]
+    )
 
 
 def _drawn_counts(
@@ -263,7 +288,7 @@ def _calibrated(share: float, sd: float) -> float:
 
 
 def drawn_times(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
-    """Draw one study's times: columns reader, case, assisted (0 or 1), seconds, log_s."""
+    """Draw one study's times: columns reader (from 0), case, assisted (0 or 1), log_s."""
     count = plan.positives + plan.negatives
     gain_mean = math.log(1 - plan.saved)
     speed = rng.normal(0, plan.time_reader_sd, plan.readers)
@@ -286,12 +311,17 @@ def drawn_times(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
                 + cases[half, shown]
                 + rng.normal(0, plan.time_sd, number)
             )
-            frames.append(pd.DataFrame({
-                "reader": f"R{reader + 1}", "case": half * pool + shown, "assisted": float(arm),
-                "log_s": log_s,
-            }))  # fmt: skip
-    drawn = pd.concat(frames, ignore_index=True)
-    return drawn.assign(seconds=np.exp(drawn["log_s"]))
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "reader": reader,
+                        "case": half * pool + shown,
+                        "assisted": float(arm),
+                        "log_s": log_s,
+                    }
+                )
+            )
+    return pd.concat(frames, ignore_index=True)
 
 
 def _paired_p(tables: NDArray[np.int64]) -> float:
@@ -304,9 +334,11 @@ def _paired_p(tables: NDArray[np.int64]) -> float:
 
 
 def _t_p(differences: NDArray[np.float64]) -> float:
-    if len(differences) < 2 or differences.std() == 0:
+    n = len(differences)
+    if n < 2 or np.ptp(differences) < 1e-12:  # all readers gain the same: no error to test against
         return math.nan
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    t = float(differences.mean() / (differences.std(ddof=1) / math.sqrt(n)))
+    return float(2 * stats.t.sf(abs(t), n - 1))
 
 
 def text_of(frame: pd.DataFrame, alpha: float) -> str:

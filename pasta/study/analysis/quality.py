@@ -77,12 +77,13 @@ def _improvements(frame: pd.DataFrame, measures: dict[str, str]) -> pd.DataFrame
             solo, assisted = (known.loc[known["assisted"] == a, "outcome"] for a in (0.0, 1.0))
             if not len(solo) or not len(assisted):
                 continue
-            replica = mixed_model(known, "outcome ~ assisted", "reader", "assisted")
+            replica = mixed_model(known, "outcome", ["assisted"], "reader")
             default = _default(known)
             scale, unit = (1.0, "mm") if measure == "hd95_mm" else (100.0, "points")
             common = keys | {
                 "solo": float(solo.mean()),
                 "assisted": float(assisted.mean()),
+                "means_unit": measures[measure],
                 "n": len(known),
                 "n_readers": known["reader"].nunique(),
                 "p_paper": replica.p,
@@ -104,7 +105,7 @@ def _improvements(frame: pd.DataFrame, measures: dict[str, str]) -> pd.DataFrame
                 }
             )
     columns = (
-        "part organ level measure solo assisted value low high unit n n_readers p_paper p_default "
+        "part organ level measure solo assisted means_unit value low high unit n n_readers p_paper p_default "
         "singular"
     )
     return rows(records, columns)
@@ -112,14 +113,13 @@ def _improvements(frame: pd.DataFrame, measures: dict[str, str]) -> pd.DataFrame
 
 def _default(frame: pd.DataFrame) -> Estimate:
     """Difference of arms, readers fixed, cases random or clustered; in the outcome's own unit."""
-    formula = "outcome ~ assisted" + (" + C(reader)" if frame["reader"].nunique() > 1 else "")
     if frame["assisted"].nunique() < 2:
         return nothing("one arm", len(frame))
     if frame["case"].duplicated(keep=False).mean() >= 0.2:
-        found = random_intercept(frame, formula, "case", "assisted")
+        found = random_intercept(frame, "outcome", ["assisted"], "case", ["reader"])
         if math.isfinite(found.low):
             return found
-    return robust_regression(frame, formula, "assisted", "case")
+    return robust_regression(frame, "outcome", ["assisted"], "case", ["reader"])
 
 
 def graded(attributes: pd.DataFrame) -> pd.DataFrame:
@@ -219,11 +219,10 @@ def attribute_tests(attributes: pd.DataFrame) -> pd.DataFrame:
         ["part", "organ", "level"], sort=True
     ):
         frame = group.assign(assisted=(group["arm"] == "assisted").astype(float))
-        terms = "".join(
-            f" + C({name})" for name in ("reader", "attribute") if frame[name].nunique() > 1
-        )
         varied = frame.groupby("attribute")["right"].transform("nunique") > 1
-        found = clustered_logit(frame[varied], f"right ~ assisted{terms}", "assisted", "case")
+        found = clustered_logit(
+            frame[varied], "right", ["assisted"], "case", ["reader", "attribute"]
+        )
         records.append(
             {
                 "part": part,
@@ -245,22 +244,26 @@ def attribute_tests(attributes: pd.DataFrame) -> pd.DataFrame:
 def paper_table(masks: pd.DataFrame, accuracies: pd.DataFrame, level: str) -> pd.DataFrame:
     """Lay Dice and accuracy of one level out as Suppl. Table 5, relative % and points apart."""
     cells: dict[str, dict[tuple[str, str], str]] = {}
+    below: dict[str, dict[tuple[str, str], str]] = {
+        "p value (paper's mixed model)": {},
+        "p value (default model)": {},
+    }
     for frame, measure in ((masks, "dice"), (accuracies, "accuracy")):
         chosen = frame[frame["level"] == level] if len(frame) else frame
         if not len(chosen):
             continue
-        means = _means(chosen, {measure: ""})
+        means = _means(chosen, {measure: measure})
         for row in means.sort_values(["reader", "arm"], ascending=[True, False]).to_dict("records"):
             text = interval_text(row["value"], row["low"], row["high"], 3)
             line = f"{row['reader']} {row['arm']}"
             cells.setdefault(line, {})[row["organ"], measure] = f"{text}, n={row['n']}"
-        for row in _improvements(chosen, {measure: ""}).to_dict("records"):
+        for row in _improvements(chosen, {measure: measure}).to_dict("records"):
             key = (row["organ"], measure)
             line = f"Performance improvement ({row['unit']})"
             cells.setdefault(line, {})[key] = half_up(row["value"], 1)
-            cells.setdefault("p value (paper's mixed model)", {})[key] = p_text(row["p_paper"])
-            cells.setdefault("p value (default model)", {})[key] = p_text(row["p_default"])
-    table = pd.DataFrame.from_dict(cells, orient="index")
+            below["p value (paper's mixed model)"][key] = p_text(row["p_paper"])
+            below["p value (default model)"][key] = p_text(row["p_default"])
+    table = pd.DataFrame.from_dict(cells | below, orient="index")
     if len(table.columns):
         table.columns = pd.MultiIndex.from_tuples(table.columns)
         table = table.sort_index(axis=1)

@@ -93,8 +93,7 @@ def told_apart(found: pd.DataFrame) -> pd.DataFrame:
         if set(group["source"]) < {"real", "synthetic"}:
             continue
         frame = group.assign(real=(group["source"] == "real").astype(float))
-        readers = " + C(reader)" if frame["reader"].nunique() > 1 else ""
-        difference = random_intercept(frame, f"rating ~ real{readers}", "case", "real")
+        difference = random_intercept(frame, "rating", ["real"], "case", ["reader"])
         records.append(
             {
                 "lesion": lesion,

@@ -109,6 +109,7 @@ def area_differences(areas: pd.DataFrame) -> pd.DataFrame:
             {
                 "organ": organ,
                 "measure": "mean difference of areas",
+                "means_unit": "AUC",
                 "solo": float(wide["solo"].mean()),
                 "assisted": float(wide["assisted"].mean()),
                 "value": found.value,
@@ -120,7 +121,9 @@ def area_differences(areas: pd.DataFrame) -> pd.DataFrame:
                 "p_readers": found.p,
             }
         )
-    return rows(records, "organ measure solo assisted value low high unit n n_of p_readers")
+    return rows(
+        records, "organ measure solo assisted means_unit value low high unit n n_of p_readers"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +195,17 @@ def obuchowski_rockette(
     f = ms_arm / denominator
     margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * math.sqrt(2 * denominator / readers)
     return ObuchowskiRockette(
-        difference, difference - margin, difference + margin, f, df,
-        float(stats.f.sf(f, arms - 1, df)), error, cov1, cov2, cov3,
-    )  # fmt: skip
+        difference,
+        difference - margin,
+        difference + margin,
+        f,
+        df,
+        float(stats.f.sf(f, arms - 1, df)),
+        error,
+        cov1,
+        cov2,
+        cov3,
+    )
 
 
 def crossed(reads: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | str:
@@ -248,6 +259,7 @@ def mrmc(reads: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             {
                 "organ": organ,
                 "measure": "difference of mean areas, assisted minus solo",
+                "means_unit": "AUC",
                 "solo": float(areas[1].mean()),
                 "assisted": float(areas[0].mean()),
                 "value": test.difference,
@@ -267,7 +279,8 @@ def mrmc(reads: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             }
         )
     columns = (
-        "organ measure solo assisted value low high unit n n_of n_readers f df p var_error cov1 "
+        "organ measure solo assisted means_unit value low high unit n n_of n_readers f df p var_error "
+        "cov1 "
         "cov2 cov3"
     )
     return rows(records, columns), reasons

@@ -231,6 +231,7 @@ def improvements(counts: pd.DataFrame, reads: pd.DataFrame | None, seed: int) ->
                     "low": float(np.clip(difference.low, -100, 100)),
                     "high": float(np.clip(difference.high, -100, 100)),
                     "unit": "points",
+                    "means_unit": "%",
                     "n": len(known),
                     "n_of": "readers",
                     "p_readers": difference.p,
@@ -240,7 +241,8 @@ def improvements(counts: pd.DataFrame, reads: pd.DataFrame | None, seed: int) ->
                 }
             )
     columns = (
-        "organ level measure solo assisted value low high unit n n_of p_readers bootstrap_cases "
+        "organ level measure solo assisted means_unit value low high unit n n_of p_readers "
+        "bootstrap_cases "
         "bootstrap_readers_cases left_out"
     )
     return rows(records, columns)
@@ -374,12 +376,9 @@ def _clustered(reads: pd.DataFrame | None, organ: str, measure: str) -> Estimate
     outcome = (~said if measure == "specificity" else true if measure == "precision" else said)[at]
     frame = chosen[at].assign(outcome=outcome.astype(int))
     frame = frame.assign(assisted=(frame["arm"] == "assisted").astype(int))
-    formula = "outcome ~ assisted"
-    if frame["reader"].nunique() > 1:
-        formula += " + C(reader)"
     # readers with one outcome only would have no finite coefficient
     varied = frame.groupby("reader")["outcome"].transform("nunique") > 1
-    return clustered_logit(frame[varied], formula, "assisted", "case")
+    return clustered_logit(frame[varied], "outcome", ["assisted"], "case", ["reader"])
 
 
 def throughput(counts: pd.DataFrame, seconds: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -410,7 +409,11 @@ def throughput(counts: pd.DataFrame, seconds: pd.DataFrame | None = None) -> pd.
         )
         by_reader = mean_of(wide["assisted"] - wide["solo"])
         keys = {"organ": organ, "level": level, "n": len(wide), "n_of": "readers"}
-        common = {"solo": solo / len(wide), "assisted": assisted / len(wide)}
+        common = {
+            "solo": solo / len(wide),
+            "assisted": assisted / len(wide),
+            "means_unit": "cases",
+        }
         records.append(
             keys
             | common
@@ -428,7 +431,11 @@ def throughput(counts: pd.DataFrame, seconds: pd.DataFrame | None = None) -> pd.
             times = seconds[(seconds["organ"] == organ) & seconds["reader"].isin(wide.index)]
             minutes = times.groupby("arm")["seconds"].sum() / 60
             if {"solo", "assisted"} <= set(minutes.index) and (minutes > 0).all():
-                rates = {"solo": solo / minutes["solo"], "assisted": assisted / minutes["assisted"]}
+                rates = {
+                    "solo": solo / minutes["solo"],
+                    "assisted": assisted / minutes["assisted"],
+                    "means_unit": "cases/min",
+                }
                 records.append(
                     keys
                     | rates
@@ -442,7 +449,7 @@ def throughput(counts: pd.DataFrame, seconds: pd.DataFrame | None = None) -> pd.
                         "p_readers": "",
                     }
                 )
-    columns = "organ level measure solo assisted value low high unit n n_of p_poisson p_readers"
+    columns = "organ level measure solo assisted means_unit value low high unit n n_of p_poisson p_readers"
     return rows(records, columns)
 
 

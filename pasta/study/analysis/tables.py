@@ -111,7 +111,7 @@ def _with_units(frame: pd.DataFrame) -> pd.DataFrame:
                 name = "value (95% CI)" if interval else "value"
                 shown[name] = interval_text(_number(value), _number(low), _number(high), digits)
             elif key in ("solo", "assisted") and isinstance(value, float):
-                shown[str(key)] = half_up(value, digits)
+                shown[str(key)] = half_up(value, _DIGITS.get(row["means_unit"], _DEFAULT_DIGITS))
             else:
                 shown[str(key)] = _cell(str(key), value)
         records.append(shown)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from pasta.study.analysis.estimates import (
     Estimate,
@@ -23,8 +24,6 @@ from pasta.study.analysis.tables import rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pandas as pd
 
 CAVEATS = (
     "Paper's model: linear mixed model of seconds with the reader as random intercept, REML, Wald "
@@ -166,7 +165,7 @@ def methods(group: pd.DataFrame, seed: int) -> list[tuple[str, Estimate, str]]:
     solo, assisted = (group.loc[group["arm"] == arm, "seconds"] for arm in ("solo", "assisted"))
     low, high = _bootstrapped(group, seed)
     pooled = Estimate(pooled_reduction(list(solo), list(assisted)), low, high, n=len(group))
-    replica = mixed_model(group, "seconds ~ assisted", "reader", "assisted")
+    replica = mixed_model(group, "seconds", ["assisted"], "reader")
     mean = float(solo.mean())
     in_percent = replace(
         replica,
@@ -176,7 +175,8 @@ def methods(group: pd.DataFrame, seed: int) -> list[tuple[str, Estimate, str]]:
     )
     default, model = default_model(group)
     by_reader = reader_ratios(group)
-    fixed = _reader_term(group)
+    crossed = _with_gains(group)
+    gains = [name for name in crossed.columns if str(name).startswith("gain_")]
     return [
         ("pooled means", pooled, "ratio of means, bootstrap over cases"),
         ("paper replica", in_percent, "seconds ~ arm, reader random, REML"),
@@ -184,14 +184,12 @@ def methods(group: pd.DataFrame, seed: int) -> list[tuple[str, Estimate, str]]:
         ("t over readers", _saved(mean_of(list(by_reader.values()))), "log ratios of the readers"),
         (
             "arm by reader",
-            _saved(robust_regression(group, f"log_s ~ assisted{fixed}", "assisted", None)),
+            _saved(robust_regression(crossed, "log_s", ["assisted", *gains], factors=["reader"])),
             "log s, readers' own gains averaged, HC3",
         ),
         (
             "gamma",
-            _saved(
-                gamma_regression(group, f"seconds ~ assisted{_readers(group)}", "assisted", "case")
-            ),
+            _saved(gamma_regression(group, "seconds", ["assisted"], "case", ["reader"])),
             "Gamma, log link, readers fixed, clustered by case",
         ),
     ]
@@ -207,12 +205,11 @@ def default_model(group: pd.DataFrame) -> tuple[Estimate, str]:
         The estimate and which model it comes from.
     """
     times_read = group.groupby("case")["case"].transform("size")
-    formula = f"log_s ~ assisted{_readers(group)}"
     if (times_read > 1).mean() >= _SHARED:
-        found = random_intercept(group, formula, "case", "assisted")
+        found = random_intercept(group, "log_s", ["assisted"], "case", ["reader"])
         if math.isfinite(found.low):
             return _saved(found), "log s, readers fixed, cases random"
-    found = robust_regression(group, formula, "assisted", "case")
+    found = robust_regression(group, "log_s", ["assisted"], "case", ["reader"])
     return _saved(found), "log s, readers fixed, errors clustered by case"
 
 
@@ -234,7 +231,7 @@ def per_reader(reads: pd.DataFrame) -> pd.DataFrame:
         )
         if known["assisted"].nunique() < 2:
             continue
-        found = _saved(robust_regression(known, "log_s ~ assisted", "assisted", None))
+        found = _saved(robust_regression(known, "log_s", ["assisted"]))
         records.append(
             {
                 "part": part,
@@ -322,10 +319,10 @@ def levels_compared(reads: pd.DataFrame) -> pd.DataFrame:
             log_s=np.log(known["seconds"]),
         )
         known = known.assign(senior_gain=known["assisted"] * known["senior"])
-        formula = f"log_s ~ assisted + senior_gain{_readers(known)}"
-        found = random_intercept(known, formula, "case", "senior_gain")
+        terms = ["senior_gain", "assisted"]
+        found = random_intercept(known, "log_s", terms, "case", ["reader"])
         if not math.isfinite(found.low):
-            found = robust_regression(known, formula, "senior_gain", "case")
+            found = robust_regression(known, "log_s", terms, "case", ["reader"])
         records.append(
             {
                 "part": part,
@@ -342,46 +339,45 @@ def levels_compared(reads: pd.DataFrame) -> pd.DataFrame:
     return rows(records, "part organ measure value low high unit n p")
 
 
-def paper_table(reads: pd.DataFrame) -> pd.DataFrame:
-    """Lay times out as Suppl. Table 4: mean (95% CI) s by reader and arm, p, overall reduction."""
+def paper_table(reads: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Lay times out as Suppl. Table 4: mean (95% CI) s by reader and arm, p, overall reduction.
+
+    Args:
+        reads: as for `reductions`.
+        found: their `reductions`.
+    """
     cells_of: dict[str, dict[tuple[str, str], str]] = {}
-    means = cell_means(reads)
-    for row in means.sort_values(["level", "reader", "arm"], ascending=[True, True, False]).to_dict(
-        "records"
-    ):
-        line = f"{row['reader']} ({row['level']}) {row['arm']}"
-        text = interval_text(row["value"], row["low"], row["high"], 1)
-        cells_of.setdefault(line, {})[row["organ"], row["part"]] = f"{text}, n={row['n']}"
-    for (part, organ, level), group in cells(reads):
-        if level == "all" and group["level"].nunique() > 1:
-            continue
-        found = {name: estimate for name, estimate, _ in methods(group, 0)}
-        key = (organ, part)
-        if "paper replica" in found:
-            line = f"{level}: p value (paper's mixed model)"
-            cells_of.setdefault(line, {})[key] = p_text(found["paper replica"].p)
-            line = f"{level}: p value (default model)"
-            cells_of.setdefault(line, {})[key] = p_text(found["default"].p)
-        line = f"{level}: overall time reduction (relative %)"
-        cells_of.setdefault(line, {})[key] = half_up(found["pooled means"].value, 1)
-    import pandas as pd
-
+    means = cell_means(reads).sort_values(["level", "reader", "arm"], ascending=[True, True, False])
+    lines = {
+        "paper replica": ("p value (paper's mixed model)", "p"),
+        "default": ("p value (default model)", "p"),
+        "pooled means": ("overall time reduction (relative %)", "value"),
+    }
+    for level in sorted(means["level"].unique()):
+        for row in means[means["level"] == level].to_dict("records"):
+            line = f"{row['reader']} ({level}) {row['arm']}"
+            text = interval_text(row["value"], row["low"], row["high"], 1)
+            cells_of.setdefault(line, {})[row["organ"], row["part"]] = f"{text}, n={row['n']}"
+        for method, (words, column) in lines.items():
+            chosen = found[(found["method"] == method) & (found["level"] == level)]
+            for row in chosen.to_dict("records"):
+                text = p_text(row["p"]) if column == "p" else half_up(row["value"], 1)
+                cells_of.setdefault(f"{level}: {words}", {})[row["organ"], row["part"]] = text
     frame = pd.DataFrame.from_dict(cells_of, orient="index")
-    if len(frame.columns):
-        frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-        frame = frame.sort_index(axis=1)
-    return frame.fillna("")
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    return frame.sort_index(axis=1).fillna("")
 
 
-def _readers(group: pd.DataFrame) -> str:
-    return " + C(reader)" if group["reader"].nunique() > 1 else ""
-
-
-def _reader_term(group: pd.DataFrame) -> str:
-    """Reader and arm-by-reader terms as sum contrasts, so that `assisted` is the mean gain."""
-    if group["reader"].nunique() < 2:
-        return ""
-    return " + C(reader, Sum) + assisted:C(reader, Sum)"
+def _with_gains(group: pd.DataFrame) -> pd.DataFrame:
+    """Add arm-by-reader columns as sum contrasts, so that `assisted` is the readers' mean gain."""
+    readers = sorted(group["reader"].unique())
+    last = (group["reader"] == readers[-1]).astype(float)
+    return group.assign(
+        **{
+            f"gain_{reader}": group["assisted"] * ((group["reader"] == reader).astype(float) - last)
+            for reader in readers[:-1]
+        }
+    )
 
 
 def _saved(found: Estimate) -> Estimate:

@@ -146,9 +146,15 @@ def screening(made: Made) -> None:
                     float(np.clip(rng.normal(80 * decision + 10, 8), 0, 100)),
                 )
                 made.rows["cases"].append(
-                    {"case": case, "organ": organ, "part": "screening", "positive": positive,
-                     "source": "", "group": ""}
-                )  # fmt: skip
+                    {
+                        "case": case,
+                        "organ": organ,
+                        "part": "screening",
+                        "positive": positive,
+                        "source": "",
+                        "group": "",
+                    }
+                )
             for half, chosen in (("A", cases[:count]), ("B", cases[count:])):
                 halves.setdefault(half, []).extend((case, positive) for case in chosen)
         for number, (reader, level) in enumerate(READERS.items()):
@@ -159,10 +165,18 @@ def screening(made: Made) -> None:
                 block = f"{reader}-screening-{organ}-{arm}"
                 for position, (case, _) in enumerate(listed, 1):
                     made.rows["allocation"].append(
-                        {"reader": reader, "level": level, "block": block, "order": 1,
-                         "part": "screening", "organ": organ, "arm": arm, "case": case,
-                         "position": position}
-                    )  # fmt: skip
+                        {
+                            "reader": reader,
+                            "level": level,
+                            "block": block,
+                            "order": 1,
+                            "part": "screening",
+                            "organ": organ,
+                            "arm": arm,
+                            "case": case,
+                            "position": position,
+                        }
+                    )
                 most = e.most_read[arm == "assisted"] if e.most_read else len(listed)
                 for position, (case, positive) in enumerate(listed[: most + 3 * number], 1):
                     chance = (e.sensitivity if positive else e.specificity)[arm == "assisted"]
@@ -171,11 +185,22 @@ def screening(made: Made) -> None:
                     seconds = made.time(case, reader, arm, 24.0, 0.2)
                     ai = made.ai[case] if arm == "assisted" else ("", "")
                     made.read(
-                        reader=reader, level=level, part="screening", task="screen", organ=organ,
-                        arm=arm, block=block, case=case, position=position, positive=positive,
-                        decision=decision, score=round(score, 1), seconds=seconds,
-                        ai_decision=ai[0], ai_score=ai[1],
-                    )  # fmt: skip
+                        reader=reader,
+                        level=level,
+                        part="screening",
+                        task="screen",
+                        organ=organ,
+                        arm=arm,
+                        block=block,
+                        case=case,
+                        position=position,
+                        positive=positive,
+                        decision=decision,
+                        score=round(score, 1),
+                        seconds=seconds,
+                        ai_decision=ai[0],
+                        ai_score=ai[1],
+                    )
 
 
 def segmentation_and_report(made: Made, per_arm: int) -> None:
@@ -190,9 +215,15 @@ def segmentation_and_report(made: Made, per_arm: int) -> None:
                 for a, v in truth[case].items()
             }
             made.rows["cases"].append(
-                {"case": case, "organ": organ, "part": "", "positive": 1, "source": "real",
-                 "group": ""}
-            )  # fmt: skip
+                {
+                    "case": case,
+                    "organ": organ,
+                    "part": "",
+                    "positive": 1,
+                    "source": "real",
+                    "group": "",
+                }
+            )
         for number, (reader, level) in enumerate(READERS.items()):
             for arm in ("solo", "assisted"):
                 half = (number % 2) ^ (arm == "assisted")
@@ -202,11 +233,18 @@ def segmentation_and_report(made: Made, per_arm: int) -> None:
                     block = f"{reader}-{part}-{organ}-{arm}"
                     for position, case in enumerate(rng.permutation(listed), 1):
                         made.read(
-                            reader=reader, level=level, part=part, task=task, organ=organ, arm=arm,
-                            block=block, case=case, position=position,
+                            reader=reader,
+                            level=level,
+                            part=part,
+                            task=task,
+                            organ=organ,
+                            arm=arm,
+                            block=block,
+                            case=case,
+                            position=position,
                             seconds=made.time(case, reader, arm, base, saved),
                             edits=int(rng.poisson(6)) if task == "segment" else "",
-                        )  # fmt: skip
+                        )
                         if task == "segment":
                             mask(made, case, organ, part, reader, level, arm)
                         else:
@@ -222,11 +260,21 @@ def mask(made: Made, case: str, organ: str, part: str, reader: str, level: str, 
     mean = made.effects.dice[arm == "assisted"] + (0.06 if level == "senior" else 0.0)
     dice = float(np.clip(mean + 0.2 * made.case_effect[case] + rng.normal(0, 0.05), 0, 1))
     made.rows["masks"].append(
-        {"case": case, "organ": organ, "part": part, "reader": reader, "level": level, "arm": arm,
-         "dice": dice, "nsd_2mm": min(1.0, dice + 0.08), "hd95_mm": 20 * (1 - dice),
-         "volume_ml": 11.0, "reference_volume_ml": 10.0,
-         "ai_dice": float(rng.choice([1.0, 0.93])) if arm == "assisted" else ""}
-    )  # fmt: skip
+        {
+            "case": case,
+            "organ": organ,
+            "part": part,
+            "reader": reader,
+            "level": level,
+            "arm": arm,
+            "dice": dice,
+            "nsd_2mm": min(1.0, dice + 0.08),
+            "hd95_mm": 20 * (1 - dice),
+            "volume_ml": 11.0,
+            "reference_volume_ml": 10.0,
+            "ai_dice": float(rng.choice([1.0, 0.93])) if arm == "assisted" else "",
+        }
+    )
 
 
 def report(
@@ -245,10 +293,21 @@ def report(
         value = reference if right else other(attribute, reference, made.rng)
         ai = draft[case][attribute] if arm == "assisted" else ""
         made.rows["attributes"].append(
-            {"reader": reader, "level": level, "part": part, "organ": organ, "arm": arm,
-             "case": case, "lesion": 1, "attribute": attribute, "value": value,
-             "reference": reference, "ai_value": ai, "changed": int(bool(ai) and ai != value)}
-        )  # fmt: skip
+            {
+                "reader": reader,
+                "level": level,
+                "part": part,
+                "organ": organ,
+                "arm": arm,
+                "case": case,
+                "lesion": 1,
+                "attribute": attribute,
+                "value": value,
+                "reference": reference,
+                "ai_value": ai,
+                "changed": int(bool(ai) and ai != value),
+            }
+        )
 
 
 def rated(made: Made, per_lesion: int) -> None:
@@ -261,23 +320,43 @@ def rated(made: Made, per_lesion: int) -> None:
                     case = code(task, lesion, source, i)
                     quality = 4.6 + rng.normal(0, 0.3) - (0.15 if source == "synthetic" else 0)
                     made.rows["cases"].append(
-                        {"case": case, "organ": organ, "part": task, "positive": "",
-                         "source": source, "group": lesion}
-                    )  # fmt: skip
+                        {
+                            "case": case,
+                            "organ": organ,
+                            "part": task,
+                            "positive": "",
+                            "source": source,
+                            "group": lesion,
+                        }
+                    )
                     for reader, level in READERS.items():
                         made.read(
-                            reader=reader, level=level, part=task, task=task, organ=organ,
-                            arm="solo", block=f"{reader}-{task}-{organ}-solo", case=case,
-                            position=i + 1, seconds=float(rng.uniform(8, 20)),
-                        )  # fmt: skip
+                            reader=reader,
+                            level=level,
+                            part=task,
+                            task=task,
+                            organ=organ,
+                            arm="solo",
+                            block=f"{reader}-{task}-{organ}-solo",
+                            case=case,
+                            position=i + 1,
+                            seconds=float(rng.uniform(8, 20)),
+                        )
                         questions = ("realism",) if task == "realism" else PREDICTED
                         for question in questions:
                             value = int(np.clip(round(quality + rng.normal(0, 0.5)), 1, 5))
                             made.rows["answers"].append(
-                                {"reader": reader, "part": task, "organ": organ, "arm": "solo",
-                                 "case": case, "question": question, "type": "likert",
-                                 "value": value}
-                            )  # fmt: skip
+                                {
+                                    "reader": reader,
+                                    "part": task,
+                                    "organ": organ,
+                                    "arm": "solo",
+                                    "case": case,
+                                    "question": question,
+                                    "type": "likert",
+                                    "value": value,
+                                }
+                            )
 
 
 COLUMNS = {
@@ -313,13 +392,16 @@ def made_tables(effects: Effects | None = None, seed: int = 1, *, per_arm: int =
     }
 
 
-def write_export(path: Path, tables: dict, *, locked: bool = True) -> Path:
+def write_export(
+    path: Path, tables: dict, *, locked: bool = True, problems: list | None = None
+) -> Path:
     """Write tables as the zip of an export."""
     members = {f"{name}.csv": csv(frame) for name, frame in tables.items()}
     members["protocol.toml"] = PROTOCOL.encode()
     manifest = {
         "study_id": "made",
-        "lock": {"sha256": "0" * 64} if locked else None,
+        "lock": {"sha256": "0" * 64, "weights": {"screening": "0" * 64}} if locked else None,
+        "problems": problems or [],
         "members": {n: hashlib.sha256(data).hexdigest() for n, data in members.items()},
     }
     members["manifest.json"] = json.dumps(manifest).encode()

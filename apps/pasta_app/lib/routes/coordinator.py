@@ -60,8 +60,7 @@ def router(studies: Studies) -> APIRouter:
             if study["locked"]:
                 found.append(overview(study["id"]).summary())
             else:
-                _, reason = studies.waiting[study["id"]]
-                found.append({**study, "reason": reason})
+                found.append({**study, "reason": studies.waiting[study["id"]].reason})
         return found
 
     # --- pages

@@ -16,6 +16,7 @@ from lib.study.running import RefusedError, RunningStudy
 from lib.study.studies import Studies
 from pasta.study.archive import ArchiveError, ForkError
 from pasta.study.conduct import Session
+from pasta.study.findings import StudyError
 
 MOST_LINES = 2000
 _MASK_KINDS = {".gz": "application/gzip"}
@@ -83,7 +84,10 @@ def router(studies: Studies) -> APIRouter:
         if not 8 <= len(machine_session) <= 128:
             msg = "machine_session must be a random text of 8 to 128 characters."
             raise RefusedError(msg, 422, "machine_session")
-        reader = study.folder.reader_of(_text(given, "code"))
+        try:
+            reader = study.folder.reader_of(_text(given, "code"))
+        except StudyError as error:
+            raise RefusedError(str(error), 409, "codes") from error
         if reader is None:
             studies.brake.failed(address)
             msg = f"this reader code is not known in study {study.id}; ask the coordinator."

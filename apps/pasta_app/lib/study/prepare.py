@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS, _BUSY_SECONDS = 1.0, 2.0
 _TRIES, _RETRY_SECONDS = 3, 30.0
+_LATE_SECONDS = 300.0  # somebody may have mended it
 _KEPT_IMAGES = 200  # on the disk, ready for readers; older ones are made again when needed
 MASK = "segmentation"
 _ORDER = ("segmentation", "screening", "report")  # the report describes that very mask
@@ -199,7 +200,8 @@ class Preparation:
         for what in self._missing(state, slot):
             key = (slot.code, state.block.organ, what)
             tries, at, _ = self._failed.get(key, (0, 0.0, ""))
-            if tries == 0 or (tries < _TRIES and time.monotonic() > at + _RETRY_SECONDS):
+            wait = _RETRY_SECONDS if tries < _TRIES else _LATE_SECONDS
+            if tries == 0 or time.monotonic() > at + wait:
                 yield what
 
     def _missing(self, state: BlockState, slot: Slot) -> Iterator[str]:

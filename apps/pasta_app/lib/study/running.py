@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _OWNER = ".server.lock"
-_OWNER_SECONDS = 15.0  # a server that is being restarted lets go
 _STEP_SECONDS = 1.0
 _MOST_REFUSALS = 50  # noted in the log, of one session
 
@@ -59,6 +58,7 @@ class RunningStudy:
         folder: of the study.
         weights: SHA-256 of the models on this server now, by name.
         check_mask: raises a PastaError if a mask does not fit the image.
+        own_seconds: to wait for another server to let the study go.
 
     Raises:
         PastaError: if another server has the study, or its log was changed.
@@ -69,13 +69,21 @@ class RunningStudy:
         folder: StudyFolder,
         weights: Callable[[], Mapping[str, str]],
         check_mask: Callable[[str, bytes], None],
+        own_seconds: float,
     ) -> None:
         self.folder = folder
         self.id = folder.protocol.id
         self.ready: Callable[[BlockState, Slot], bool] = lambda _state, _slot: True
         self._weights, self._check_mask = weights, check_mask
         self._guard = threading.RLock()
-        self._owner = _own(folder)
+        self._owner = _own(folder, own_seconds)
+        try:
+            self._begin(folder)
+        except BaseException:
+            os.close(self._owner)
+            raise
+
+    def _begin(self, folder: StudyFolder) -> None:
         self.archive = Archive(folder.path)
         self.tokens = SessionTokens(self.id, folder.key)
         self.conduct = Conduct(folder.protocol, folder.allocation, self.code_of)
@@ -87,6 +95,8 @@ class RunningStudy:
         self._called: dict[str, str] = {}
         self._refusals: dict[str, int] = {}
         self._utc_mark, self._mono_mark = datetime.now(UTC), time.monotonic()
+        for where in self.archive.put_aside(self._received):
+            self._note("crash_recovered", {"unacknowledged": where})
         if self.conduct.last_utc and _utc() < datetime.fromisoformat(self.conduct.last_utc):
             self._note("clock_check", {"what": "the server's clock was set back"})
 
@@ -581,10 +591,10 @@ class RunningStudy:
                 self._note("token_refused", {"session": session, "reason": reason})
 
 
-def _own(folder: StudyFolder) -> int:
+def _own(folder: StudyFolder, seconds: float) -> int:
     """Keep other servers out of a study; the system lets go when this one dies."""
     descriptor = os.open(folder.path / _OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + _OWNER_SECONDS
+    until = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

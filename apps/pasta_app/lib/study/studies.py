@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lib.study.prepare import Preparation
@@ -12,7 +13,8 @@ from lib.study.running import RefusedError, RunningStudy
 from lib.study.tokens import AdminToken, Brake, study_of
 from pasta.errors import CheckpointError, OutputError, PastaError
 from pasta.io import read_labelmap
-from pasta.study.folder import StudyFolder, studies_in
+from pasta.study.folder import StudyFolder
+from pasta.study.protocol import PROTOCOL_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
     from pasta.study.conduct import Session
 
 _log = logging.getLogger(__name__)
+_OWN_SECONDS = 15.0  # a server that is being stopped lets a study go in that time
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A study that is not open to readers.
+
+    Attributes:
+        id: of the study, or the name of its folder where the protocol cannot be read.
+        title: for people.
+        reason: for the coordinator; it may name images.
+    """
+
+    id: str
+    title: str
+    reason: str
 
 
 class Studies:
@@ -41,7 +59,7 @@ class Studies:
         self._guard = threading.Lock()
         self.running: dict[str, RunningStudy] = {}
         self.preparations: dict[str, Preparation] = {}
-        self.waiting: dict[str, tuple[StudyFolder, str]] = {}  # with the reason
+        self.waiting: dict[str, Waiting] = {}
         self.brake = Brake()
         studies = service.store.folder.resolve()
         inside = path.resolve().is_relative_to(studies)
@@ -51,30 +69,37 @@ class Studies:
                 "count as images; move it beside that folder."
             )
             raise PastaError(msg)
+        if not path.is_dir():
+            msg = f"PASTA_STUDY: {path.name} is no folder; make one with `pasta study new`."
+            raise PastaError(msg)
         try:
             self.admin = AdminToken(admin_token, path)
         except OSError as error:
             msg = f"PASTA_STUDY: {path.name} cannot be written to ({error.strerror})."
             raise OutputError(msg) from error
-        self.look()
+        self.look(own_seconds=_OWN_SECONDS)
         if not self.running and not self.waiting:
             msg = f"PASTA_STUDY: there is no study in {path.name}; make one with `pasta study new`."
             raise PastaError(msg)
 
-    def look(self) -> None:
-        """Begin to serve studies that have become ready."""
+    def look(self, *, own_seconds: float = 0.0) -> None:
+        """Begin to serve studies that have become ready.
+
+        Args:
+            own_seconds: to wait for another server to let a study go.
+        """
         with self._guard:
-            for folder in studies_in(self._path):
-                study_id = folder.protocol.id
-                if study_id in self.running:
-                    continue
-                reason = self._open(folder)
-                if reason:
-                    if self.waiting.get(study_id, ("", ""))[1] != reason:
-                        _log.warning("study %s is not served: %s", study_id, reason)
-                    self.waiting[study_id] = folder, reason
-                else:
-                    self.waiting.pop(study_id, None)
+            served = {study.folder.path for study in self.running.values()}
+            waiting = {}
+            for path in self._folders():
+                if path not in served:
+                    found = self._open(path, own_seconds)
+                    if found:
+                        waiting[found.id] = found
+            for study_id, found in waiting.items():
+                if found != self.waiting.get(study_id):
+                    _log.warning("study %s is not open to readers: %s", study_id, found.reason)
+            self.waiting = waiting
 
     def get(self, study_id: str) -> RunningStudy:
         """Look a study up.
@@ -87,7 +112,8 @@ class Studies:
         if study_id in self.running:
             return self.running[study_id]
         if study_id in self.waiting:
-            raise RefusedError(self.waiting[study_id][1], 409, "unlocked")
+            msg = f"study {study_id} is not open to readers; its coordinator sees why."
+            raise RefusedError(msg, 409, "unlocked")
         msg = f"there is no study {study_id[:40]!r} on this server."
         raise RefusedError(msg, 404, "study")
 
@@ -112,8 +138,9 @@ class Studies:
             study.id: {"id": study.id, "title": study.folder.protocol.title, "locked": True}
             for study in self.running.values()
         } | {
-            study_id: {"id": study_id, "title": folder.protocol.title, "locked": False}
-            for study_id, (folder, _) in self.waiting.items()
+            study_id: {"id": study_id, "title": found.title, "locked": False}
+            for study_id, found in self.waiting.items()
+            if study_id not in self.running
         }
         return [found[study_id] for study_id in sorted(found)]
 
@@ -122,20 +149,31 @@ class Studies:
         for preparation in self.preparations.values():
             preparation.stop()
 
-    def _open(self, folder: StudyFolder) -> str:
-        """Serve one study; the reason why not, or ""."""
-        if folder.lock is None:
-            return f"study {folder.protocol.id} is not locked; run `pasta study lock` first."
+    def _folders(self) -> list[Path]:
+        if (self._path / PROTOCOL_FILE).is_file():
+            return [self._path]
+        return [path for path in sorted(self._path.iterdir()) if (path / PROTOCOL_FILE).is_file()]
+
+    def _open(self, path: Path, own_seconds: float) -> Waiting | None:
+        """Serve one study; what keeps it from being served, or None."""
+        study_id, title = path.name, path.name
         try:
-            study = RunningStudy(folder, self.weights, self._check_mask)
+            folder = StudyFolder.open(path)
+            study_id, title = folder.id, folder.protocol.title
+            if folder.lock is None:
+                return Waiting(study_id, title, "It is not locked yet: pasta study lock.")
+            if study_id in self.running:
+                text = f"Another study has the id {study_id}; rename one in its {PROTOCOL_FILE}."
+                return Waiting(path.name, title, text)
+            study = RunningStudy(folder, self.weights, self._check_mask, own_seconds)
         except PastaError as error:
-            return str(error)
+            return Waiting(study_id, title, str(error))
         preparation = Preparation(self.service, study)
         study.ready = preparation.ready
-        self.running[study.id] = study
         self.preparations[study.id] = preparation
+        self.running[study.id] = study
         preparation.start()
-        return ""
+        return None
 
     def weights(self) -> dict[str, str]:
         """SHA-256 of the models here, by name, as a lock holds them."""
