@@ -1,5 +1,7 @@
 """A reader's session on the real server: whose turn is which case, and what is kept."""
 
+import json
+
 import pytest
 from studying import Client
 
