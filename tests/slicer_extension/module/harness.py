@@ -25,6 +25,17 @@ def serving():
     return sys.modules["serving"]
 
 
+def studying():
+    """Load tests/apps/studying.py, which makes small studies."""
+    if "studying" not in sys.modules:
+        path = ROOT / "tests" / "apps" / "studying.py"
+        spec = importlib.util.spec_from_file_location("studying", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["studying"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["studying"]
+
+
 def save_models(folder):
     """Write models with known answers: dense bone is a lesion, three folds of random screening.
 
@@ -182,6 +193,43 @@ class Desk:
     def close(self) -> None:
         """End in order."""
         self.widget.cleanup()
+
+
+def log_in(desk, study: str, code: str) -> None:
+    """Log in to a study as a reader does."""
+    ui = desk.widget.study.ui
+    desk.widget.goTo("Study")
+    desk.click(ui.findButton)
+    desk.until(lambda: desk.flow.study.listed, 30, "the studies")
+    ui.studyCombo.setCurrentIndex(ui.studyCombo.findData(study))
+    ui.codeEdit.text = code
+    desk.click(ui.loginButton)
+    assert ui.codeEdit.text == ""
+    desk.until(lambda: desk.flow.study.active, 30, "the session")
+
+
+def on_screen(desk, former: str = "", seconds: float = 60.0) -> str:
+    """Wait for a case of the study on the screen; return its code."""
+    desk.until(
+        lambda: (
+            desk.flow.reading is not None
+            and desk.flow.reading.displayed
+            and desk.flow.reading.caseId != former
+        ),
+        seconds,
+        "a case",
+    )
+    return desk.flow.reading.caseId
+
+
+def end_session(desk) -> Path:
+    """End the session; return its log, all of which the server has."""
+    log = desk.flow.log.path
+    desk.click(desk.widget.study.ui.endButton)
+    assert not desk.flow.study.active
+    desk.until(lambda: not desk.flow.background.busy("studyend"), 30, "the end")
+    assert desk.flow.status.kind == "good", desk.flow.status
+    return log
 
 
 class Watchdog:

@@ -19,12 +19,14 @@ from tests.slicer_extension.module import harness
 
 CASES = ("crlm_1004", "crlm_1006", "nsclcrg_r01_001", "acrin_flt_001", "tcga_ov_2043")
 NODULE = "nsclcrg_r01_001"
+WEIGHTS = harness.ROOT / "pasta" / "weights"
 
 
 def main() -> None:
     """Start a server, read a few cases, take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--only-study", action="store_true", help="the states of a study alone")
     parser.add_argument("--data", type=Path, default=harness.ROOT.parent / "shared" / "data")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -33,12 +35,16 @@ def main() -> None:
     studies.mkdir()
     for case in CASES:
         shutil.copy(arguments.data / "ct" / case / "ct.nii.gz", studies / f"{case}.nii.gz")
-    server = harness.serving().Server(studies, harness.ROOT / "pasta" / "weights", work / "log")
     try:
-        keep_a_label(server, arguments.data, work)
-        take(server, work, arguments.out)
+        if not arguments.only_study:
+            server = harness.serving().Server(studies, WEIGHTS, work / "log")
+            try:
+                keep_a_label(server, arguments.data, work)
+                take(server, work, arguments.out)
+            finally:
+                server.stop()
+        take_study(studies, work, arguments.out)
     finally:
-        server.stop()
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -161,6 +167,45 @@ def take(server, work: Path, out: Path) -> None:
     settings(desk, out / "14_settings.png")
     desk.close()
     print(f"pictures in {out}; faults: {desk.faults()}")
+
+
+def take_study(images: Path, work: Path, out: Path) -> None:
+    """Read a first case of a study, once solo and once assisted."""
+    studying = harness.studying()
+    names = [path.name.removesuffix(".nii.gz") for path in sorted(images.glob("*.nii.gz"))]
+    for name in list(names):  # both arms need cases of both kinds
+        shutil.copy(images / f"{name}.nii.gz", images / f"{name}-again.nii.gz")
+        names.append(f"{name}-again")
+    studies = work / "reader-studies"
+    codes = studying.make_study(
+        studies / "liver", WEIGHTS, names[1:], study_id="liver", training=[names[-1]]
+    )
+    server = harness.serving().Server(
+        images, WEIGHTS, work / "log-study", **studying.environment(studies)
+    )
+    try:
+        desk = harness.Desk(work / "study-reader", server.url)
+        desk.widget.goTo("Study")
+        for reader in codes:
+            harness.log_in(desk, "liver", codes[reader])
+            harness.on_screen(desk, seconds=400)
+            if desk.flow.assisted:
+                desk.until(lambda: len(desk.flow.reading.documents) == 2, 120)
+            desk.press("F9")
+            desk.press("Ctrl+Return")
+            harness.on_screen(desk, desk.flow.study.case.code, 400)
+            if desk.flow.assisted:
+                desk.until(lambda: len(desk.flow.reading.documents) == 2, 120)
+            desk.press("F7")
+            desk.spin(0.4)
+            arm = desk.flow.study.seat.arm
+            desk.host.screenshot(str(out / f"15_study_{arm}.png"))
+            harness.end_session(desk)
+        desk.host.screenshot(str(out / "16_study_over.png"))
+        print(f"faults: {desk.faults()}")
+        desk.close()
+    finally:
+        server.stop()
 
 
 def settings(desk, path: Path) -> None:

@@ -1,7 +1,5 @@
 """A reader study in the module: solo and assisted, against the real server."""
 
-import importlib.util
-import sys
 import time
 
 import pytest
@@ -10,6 +8,7 @@ from pasta.study import read_events, verify
 from pasta.study.archive import Archive
 
 from . import harness
+from .harness import on_screen
 
 IMAGES = [f"case-{number}" for number in range(9)]
 
@@ -18,10 +17,7 @@ IMAGES = [f"case-{number}" for number in range(9)]
 def study(tmp_path_factory):
     pytest.importorskip("monailabel", reason="the server extra is not installed")
     serving = harness.serving()
-    path = harness.ROOT / "tests" / "apps" / "studying.py"
-    spec = importlib.util.spec_from_file_location("studying", path)
-    studying = sys.modules["studying"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(studying)
+    studying = harness.studying()
     models = serving.save_models(tmp_path_factory.mktemp("models"))
     images = tmp_path_factory.mktemp("images")
     for number, name in enumerate(IMAGES):
@@ -53,38 +49,11 @@ def desk(tmp_path_factory, study):
 
 
 def log_in(desk, study, name, reader):
-    ui = desk.widget.study.ui
-    desk.widget.goTo("Study")
-    desk.click(ui.findButton)
-    desk.until(lambda: desk.flow.study.listed, 30, "the studies")
-    ui.studyCombo.setCurrentIndex(ui.studyCombo.findData(name))
-    ui.codeEdit.text = study.codes[name][reader]
-    desk.click(ui.loginButton)
-    assert ui.codeEdit.text == ""
-    desk.until(lambda: desk.flow.study.active, 30, "the session")
-
-
-def on_screen(desk, former=""):
-    """Wait for a case of the study on the screen; return its code."""
-    desk.until(
-        lambda: (
-            desk.flow.reading is not None
-            and desk.flow.reading.displayed
-            and desk.flow.reading.caseId != former
-        ),
-        60,
-        "a case",
-    )
-    return desk.flow.reading.caseId
+    harness.log_in(desk, name, study.codes[name][reader])
 
 
 def end(desk):
-    log = desk.flow.log.path
-    desk.click(desk.widget.study.ui.endButton)
-    assert not desk.flow.study.active
-    desk.until(lambda: not desk.flow.background.busy("studyend"), 30, "the end")
-    assert desk.flow.status.kind == "good", desk.flow.status
-    return list(read_events(log))
+    return list(read_events(harness.end_session(desk)))
 
 
 def reader_of(study, name, arm):
@@ -247,4 +216,6 @@ def test_after_the_study_the_module_is_as_before(desk):
     assert desk.widget.ui.tabs.isTabVisible(0)
     desk.click(desk.widget.cases.ui.connectButton)
     desk.until(lambda: flow.status.kind == "error", 30, "the sentence")
-    assert "does not allow" in flow.status.text  # a server with a locked study is closed to all else
+    assert (
+        "does not allow" in flow.status.text
+    )  # a server with a locked study is closed to all else
