@@ -147,7 +147,7 @@ class Archive:
             fresh: list[bytes] = []
             shas: list[str] = []
             for text in lines:
-                line = text.rstrip("\n").encode() + b"\n"
+                line = text.rstrip("\n").encode(errors="surrogatepass") + b"\n"
                 count = len(chain) + len(shas)
                 last = shas[-1] if shas else chain[-1] if chain else FIRST
                 event = _event_of(line, expected)

@@ -58,7 +58,9 @@ def test_a_wrong_code_and_an_unknown_study_are_refused(study_server, doors):
     assert "AAAA" not in refused.text
     stranger.study = "none"
     assert stranger.login().status_code == 404
-    for given in ({}, {"study": "doors"}, {"study": 5, "code": "x", "machine_session": "y" * 9}):
+    whole = {"study": "doors", "code": "x", "machine_session": "y" * 9}
+    for wrong in ({"study": 5}, {"study": ""}, {"code": "\ud800"}, {"machine_session": "short"}):
+        given = {**whole, **wrong}
         assert stranger.call("POST", "/pasta/study/login", json=given).status_code == 422
 
 

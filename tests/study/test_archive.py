@@ -60,7 +60,7 @@ def test_a_gap_and_a_fork_are_refused_with_the_place_to_go_on(archive, lines, tm
 def test_lines_that_are_no_events_of_the_session_are_refused(archive, lines):
     changed = lines[0].replace('"slices":0', '"slices":9')
     foreign = json.dumps({**json.loads(lines[0]), "reader": "J2"})
-    for line in ("", "x", "[]", "{}", '{"seq": 1}', "[" * 5000, foreign, "9" * 70_000):
+    for line in ("", "x", "[]", "{}", '{"seq": 1}', "[" * 5000, foreign, "\ud800", "9" * 70_000):
         with pytest.raises(ArchiveError):
             archive.append("s-1", [line], EXPECTED)
     with pytest.raises(ForkError, match="was changed"):

@@ -92,7 +92,11 @@ def _add_power(power: argparse.ArgumentParser) -> None:
     power.add_argument("--seed", type=int, default=0, help="default: 0")
     power.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     power.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write the table too, .csv or .json"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the table, .csv or .json, or curves, .pdf or .svg",
     )
     power.set_defaults(act=_power)
 

@@ -120,6 +120,8 @@ def mixed_model(
         except (np.linalg.LinAlgError, ValueError) as error:
             return _unfitted(error, len(frame))
     said = any("singular" in str(w.message) or "boundary" in str(w.message) for w in heard)
+    if not float(fit.scale) > 0:
+        return nothing("the reads do not vary within arm and " + groups, len(frame))
     ratio = float(np.asarray(fit.cov_re)[0, 0]) / float(fit.scale)
     if not math.isfinite(float(fit.bse_fe[0])):  # at the boundary itself: ordinary least squares
         from statsmodels.regression.linear_model import OLS

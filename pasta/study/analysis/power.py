@@ -39,6 +39,7 @@ TESTS = (
     "time, t over readers",
     "time, paper's mixed model",
 )
+OUTPUTS = (".csv", ".json", ".pdf", ".svg")
 _CHUNK = 25  # studies of one job; their seeds do not depend on the number of jobs
 _NODES = np.polynomial.hermite_e.hermegauss(40)
 
@@ -365,10 +366,10 @@ def check_output(path: Path) -> None:
     """Refuse a file that the table cannot go to, before hours of simulation.
 
     Raises:
-        OutputError: if its name ends otherwise than .csv or .json, or its folder is not there.
+        OutputError: if its name ends in none of `OUTPUTS`, or its folder is not there.
     """
-    if path.suffix not in (".csv", ".json"):
-        msg = f"{path}: give a file that ends in .csv or .json."
+    if path.suffix not in OUTPUTS:
+        msg = f"{path}: give a file that ends in {', '.join(OUTPUTS)}."
         raise OutputError(msg)
     if not path.parent.is_dir():
         msg = f"{path}: its folder is not there. Make it first."
@@ -376,17 +377,22 @@ def check_output(path: Path) -> None:
 
 
 def write_power(frame: pd.DataFrame, path: Path) -> None:
-    """Write the table as CSV or JSON, by the name's ending.
+    """Write the table as CSV or JSON, or the curves as PDF or SVG, by the name's ending.
 
     Raises:
         OutputError: if the file cannot be written.
     """
     if path.suffix == ".csv":
-        text = frame.to_csv(index=False, lineterminator="\n")
+        data = frame.to_csv(index=False, lineterminator="\n").encode()
+    elif path.suffix == ".json":
+        data = (json.dumps(frame.to_dict("records"), indent=1) + "\n").encode()
     else:
-        text = json.dumps(frame.to_dict("records"), indent=1) + "\n"
+        from pasta.study.analysis import figures
+
+        drawn = figures.power_curves(frame)
+        data = figures.pdf_bytes(drawn) if path.suffix == ".pdf" else figures.svg_bytes(drawn)
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror}). Choose another with --output."
         raise OutputError(msg) from error

@@ -468,7 +468,9 @@ def paper_table(counts: pd.DataFrame) -> pd.DataFrame:
     cells: dict[str, dict[tuple[str, str], str]] = {}
     for organ, group in rates.groupby("organ", sort=False):
         key = (str(organ), "value")
-        for row in group.sort_values(["level", "reader", "arm"]).to_dict("records"):
+        for row in group.sort_values(
+            ["level", "reader", "arm"], ascending=[True, True, False]
+        ).to_dict("records"):
             for name in COUNTS:
                 line = f"{row['reader']} {row['arm']}"
                 cells.setdefault(line, {})[str(organ), name] = str(int(row[name]))

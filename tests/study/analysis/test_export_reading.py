@@ -154,3 +154,52 @@ def test_nothing_to_analyse_is_said(made, small, tmp_path):
     export = read_export(made.write_export(tmp_path / "e.zip", small | {"reads": reads}))
     with pytest.raises(AnalysisError, match="holds no complete read outside training"):
         analyse(export)
+
+
+def only(small, keep):
+    """The tables with those reads alone."""
+    return small | {"reads": small["reads"][keep(small["reads"])]}
+
+
+@pytest.fixture(scope="module")
+def whole(made):
+    effects = made.Effects(positives=3, negatives=5, most_read=None)
+    tables = made.made_tables(effects, 2, per_arm=4)
+    return {
+        name: frame[frame["organ"] == "liver"] if "organ" in frame.columns else frame
+        for name, frame in tables.items()
+    }
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        pytest.param(lambda reads: reads["reader"] == "J1", id="one reader", marks=SLOW),
+        pytest.param(lambda reads: reads["arm"] == "solo", id="one arm", marks=SLOW),
+        pytest.param(lambda reads: reads["task"] == "realism", id="realism alone"),
+        pytest.param(lambda reads: reads["task"] == "consistency", id="consistency alone"),
+        pytest.param(lambda reads: reads["position"] == 1, id="first cases"),
+        pytest.param(
+            lambda reads: (reads["task"] == "screen") & (reads["positive"] == 0),
+            id="no positive case",
+        ),
+        pytest.param(
+            lambda reads: (reads["reader"] == "J1") | (reads["arm"] == "solo"),
+            id="arms of unequal readers",
+            marks=SLOW,
+        ),
+        pytest.param(lambda reads: reads.index == reads.index[0], id="a single read"),
+    ],
+)
+def test_a_study_that_lacks_something_is_analysed_as_far_as_it_goes(made, whole, tmp_path, keep):
+    export = read_export(made.write_export(tmp_path / "e.zip", only(whole, keep)))
+    found = analyse(export)
+    assert {section.name for section in found.sections} >= {"flow", "checklists"}
+    for section in found.sections:
+        for table in section.tables:
+            assert len(table.shown()) == len(table.frame)
+        for picture in section.pictures:
+            picture.figure.draw_without_rendering()

@@ -107,6 +107,8 @@ def test_the_command_prints_and_writes_the_table(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "recall, CMH" in printed
     assert len(json.loads(path.read_text())) == 2 * len(TESTS)
+    assert main([*words, "--timed-cases", "5", "-o", str(path.with_suffix(".pdf"))]) == 0
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys):

@@ -182,7 +182,7 @@ def router(studies: Studies) -> APIRouter:
 
 def _text(given: dict[str, Any], name: str) -> str:
     value = given.get(name)
-    if not isinstance(value, str) or not value or len(value) > 256:
+    if not isinstance(value, str) or not 0 < len(value) <= 256 or not value.isprintable():
         msg = f"{name} is missing; it must be a text."
         raise RefusedError(msg, 422, name)
     return value

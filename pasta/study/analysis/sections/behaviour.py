@@ -48,10 +48,10 @@ def reliance_section(export: Export, counted: pd.DataFrame) -> Section | None:
             section.not_done.append(why)
         else:
             section.tables.append(Table("reliance_switches", "Decisions changed", switched))
-    drafts = behaviour.attributes_with_ai(of_counted(export.attributes, counted, "report"))
+    drafts = behaviour.attributes_with_ai(of_counted(export.attributes, counted))
     if len(drafts):
         section.tables.append(Table("reliance_attributes", "Report drafts", drafts))
-    edits = behaviour.mask_edits(of_counted(export.masks, counted, "segment"), counted)
+    edits = behaviour.mask_edits(of_counted(export.masks, counted), counted)
     if len(edits):
         section.tables.append(Table("reliance_masks", "Edits of masks", edits))
     if not section.tables:

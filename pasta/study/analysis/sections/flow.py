@@ -65,14 +65,11 @@ def flow(export: Export) -> Section:
     return Section("flow", "Flow of cases and reads", [Table("flow", "Reads", frame, notes)])
 
 
-def of_counted(frame: pd.DataFrame, counted: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Keep the rows whose read counts. Masks and attributes of one reading share its keys.
-
-    A part may yield both, so the task is looked for only where one case has reads of two parts.
-    """
+def of_counted(frame: pd.DataFrame, counted: pd.DataFrame) -> pd.DataFrame:
+    """Keep the masks or attributes whose read counts; they share its keys."""
     keys = ["reader", "part", "organ", "arm", "case"]
     there = counted[keys].drop_duplicates()
-    return frame.merge(there, on=keys) if task else frame
+    return frame.merge(there, on=keys)
 
 
 def wide(name: str, title: str, frame: pd.DataFrame, notes: tuple[str, ...] = ()) -> Table:

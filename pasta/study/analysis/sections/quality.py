@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def masks_section(export: Export, counted: pd.DataFrame) -> Section | None:
     """Masks against the reference."""
-    masks = of_counted(export.masks, counted, "segment")
+    masks = of_counted(export.masks, counted)
     if masks.empty:
         return None
     section = Section("masks", "Masks against the reference", notes=[quality.INCORPORATION])
@@ -63,9 +63,9 @@ def masks_section(export: Export, counted: pd.DataFrame) -> Section | None:
 
 def reports_section(export: Export, counted: pd.DataFrame) -> Section | None:
     """Report attributes against the reference; Suppl. Table 5 of juniors."""
-    attributes = of_counted(export.attributes, counted, "report")
+    attributes = of_counted(export.attributes, counted)
     attributes = attributes[attributes["reference"] != ""]
-    masks = of_counted(export.masks, counted, "segment")
+    masks = of_counted(export.masks, counted)
     if attributes.empty and masks.empty:
         return None
     section = Section("reports", "Report attributes against the reference")
@@ -159,7 +159,7 @@ def agreement_section(export: Export, counted: pd.DataFrame, seed: int) -> Secti
                 agreement.agreement(frame, ["organ", "arm"], seed),
             )
         )
-    attributes = of_counted(export.attributes, counted, "report")
+    attributes = of_counted(export.attributes, counted)
     if len(attributes):
         coded = [
             agreement.code_of(a, v)
