@@ -17,6 +17,7 @@ from pasta.inference.restoring import restored
 from pasta.inference.windows import Box, WindowedNetwork, body_box
 from pasta.labels import lesions_of, organ_named
 from pasta.networks.turning import upright
+from pasta.preprocessing.intensity import AIR_HU
 from pasta.preprocessing.resampling import GridMap, to_model_grid
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Segmenter:
         self._fine = WindowedNetwork(
             networks, self._upright, self.device, overlap=overlap, mirror=mirror
         )
+
+    def warm_up(self) -> None:
+        """Run the networks once on air: the first run compiles and allocates."""
+        air = torch.full(self._upright.patch_shape, float(AIR_HU))
+        self._fine.logits(air, (0, 0, 0))
 
     def segment(
         self,

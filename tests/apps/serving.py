@@ -114,6 +114,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.studies = studies
         self.log = log
+        self.temporary = log.parent / f"{log.stem}-temporary"
+        self.temporary.mkdir()
         command = [sys.executable, "-m", "monailabel.main", "start_server"]
         command += ["--app", str(APP), "--studies", str(studies)]
         command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -128,6 +130,7 @@ class Server:
                     "OMP_NUM_THREADS": "1",
                     "PASTA_MODELS": str(models),
                     "PASTA_DEVICE": "cpu",
+                    "TMPDIR": str(self.temporary),
                     **environment,
                 },
             )
