@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,13 @@ from lib.jobs import Jobs
 from lib.models import Models
 from lib.private import PrivateFolder
 from lib.readings import Readings
-from lib.server import attach, clean_up_when_stopped, warm_up
+from lib.server import (
+    attach,
+    clean_up_when_stopped,
+    refuse_workers,
+    remove_log_config,
+    warm_up,
+)
 from lib.service import Service
 from lib.sessions import PrivateSessions
 from lib.strategies import First, Random
@@ -37,6 +44,9 @@ class PastaApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         mends.apply()
+        refuse_workers()
+        if "monailabel.app" in sys.modules:
+            remove_log_config(Path(app_dir))
         self.config = Config.from_environment()
         self.models = Models(self.config.models)
         super().__init__(

@@ -59,6 +59,14 @@ class Pipeline:
         self._overlap = overlap
         self._mirror = mirror
 
+    def warm_up(self) -> None:
+        """Load the segmentation networks and run them once, so that the first CT does not wait.
+
+        Raises:
+            CheckpointError: if there are no segmentation weights, or they do not fit.
+        """
+        self._segmenter.warm_up()
+
     @cached_property
     def _segmenter(self) -> Segmenter:
         return Segmenter(

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from pasta.networks.checkpoint import Model
     from pasta.networks.unet import PastaClassifier
 
+Face = tuple[int, bool]
 Status = Literal["screened", "absent", "cut_off", "too_small"]
 MINIMUM_MM3 = 4000.0  # paper: an organ counts as present above this
 ISLAND_SHARE = 0.02  # smaller parts are taken for noise; a kidney is never 2 % of the other
+EDGE_SHARE = 0.25  # of the largest part, where all of the organ's parts are there inside the scan
+PARTS = {"kidney": 2, "lung": 2}  # of a whole organ; one for all others
 FACES = {
     "R": "right",
     "L": "left",
@@ -56,6 +59,8 @@ class OrganFinding:
         fold_probabilities: of a tumour, one per fold; empty unless screened.
         box_voxels: crop, half-open bounds along the axes of the CT as read; None unless screened.
         box_mm: least and greatest R, A and S coordinate of the crop (RAS+ mm).
+        ignored_ml: volume of labelled islands that were not taken for a part of the organ.
+        ignored_at: faces of the field of view that such islands touch, in words; empty if none.
     """
 
     organ: str
@@ -66,6 +71,8 @@ class OrganFinding:
     fold_probabilities: tuple[float, ...] = ()
     box_voxels: Bounds | None = None
     box_mm: tuple[tuple[float, float], ...] | None = None
+    ignored_ml: float = 0.0
+    ignored_at: str = ""
 
     @property
     def probability(self) -> float | None:
@@ -90,6 +97,10 @@ class OrganFinding:
             "folds": [_rounded(p) for p in folds],
             "spread": spread and {name: _rounded(value) for name, value in spread.items()},
             "organ_volume_ml": round(self.volume_ml, 3),
+            "ignored_islands": {
+                "volume_ml": round(self.ignored_ml, 3),
+                "edges": self.ignored_at.split(" and ") if self.ignored_at else [],
+            },
             "box_voxels": self.box_voxels and [list(bound) for bound in self.box_voxels],
             "box_mm": self.box_mm and [[round(edge, 3) for edge in bound] for bound in self.box_mm],
         }
@@ -128,7 +139,9 @@ def screen(
 
     An organ is its own label and those of its lesions. Paired organs are one: the kidneys' crop holds
     both, and the probability is that either has a tumour. Islands below 2 % of the largest part do
-    not count.
+    not count. Nor do those below 25 % that touch an edge of the scan, where the organ lies wholly
+    inside it (both kidneys do): a network labels falsely at the ends of a scan. Each finding says
+    what was ignored.
 
     The evidence map shows where the network saw it: on the stride-16 map A of each fold, the sum over
     channels of A times the gradient of the log-odds of a tumour, negative values cut off, divided by
@@ -202,11 +215,15 @@ def _located(labelmap: Volume, organ: str, model: Model) -> tuple[OrganFinding, 
     """Find an organ; the bounds are None where it cannot be screened."""
     title, name = organ_named(organ).title, model.spec.name
     values = [organ_named(organ).value, *(lesion.value for lesion in lesions_of(organ))]
-    mask, bounds = _main_parts(np.isin(labelmap.voxels, values))
-    volume_mm3 = float(np.count_nonzero(mask)) * labelmap.grid.voxel_volume_mm3
+    labelled = np.isin(labelmap.voxels, values)
+    mask, bounds, edges = _main_parts(labelled, PARTS.get(organ, 1))
+    voxels = int(np.count_nonzero(mask))
+    volume_mm3 = voxels * labelmap.grid.voxel_volume_mm3
+    ignored_ml = (int(np.count_nonzero(labelled)) - voxels) * labelmap.grid.voxel_volume_mm3 / 1000
+    ignored_at = _named(edges, labelmap)
     status: Status = "screened"
     sentence = f"{title}: screened."
-    faces = _faces_touched(bounds, labelmap) if bounds else ""
+    faces = _named(_faces_touched(bounds, labelmap.voxels.shape), labelmap) if bounds else ""
     if bounds is None:
         status, sentence = "absent", f"{title}: not found in this scan, so not screened."
     elif faces:
@@ -220,30 +237,62 @@ def _located(labelmap: Volume, organ: str, model: Model) -> tuple[OrganFinding, 
             f"{title}: only {volume_mm3 / 1000:.1f} ml found, less than "
             f"{MINIMUM_MM3 / 1000:g} ml, so not screened."
         )
-    finding = OrganFinding(organ, status, sentence, name, volume_mm3 / 1000)
+    if ignored_at:
+        sentence += f" Islands of its label at the {ignored_at} edge were ignored."
+    finding = OrganFinding(
+        organ,
+        status,
+        sentence,
+        name,
+        volume_mm3 / 1000,
+        ignored_ml=ignored_ml,
+        ignored_at=ignored_at,
+    )
     return finding, bounds if status == "screened" else None
 
 
-def _main_parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Bounds | None]:
-    """Drop small islands; give what is left, cut to its bounds, and the bounds."""
-    bounds = _bounds(mask)
-    if bounds is None:
-        return mask, None
-    mask = mask[_slices(bounds)]
-    parts, count = ndimage.label(mask)
-    if count > 1:
-        sizes = np.bincount(parts.ravel())
-        sizes[0] = 0
-        mask = (sizes >= ISLAND_SHARE * sizes.max())[parts]
-        inner = _bounds(mask)
-        if inner is not None:
-            mask = mask[_slices(inner)]
-            i, j, k = (
-                (low + start, low + stop)
-                for (low, _), (start, stop) in zip(bounds, inner, strict=True)
-            )
-            bounds = (i, j, k)
-    return mask, bounds
+def _main_parts(
+    mask: NDArray[np.bool_], whole_parts: int
+) -> tuple[NDArray[np.bool_], Bounds | None, set[Face]]:
+    """Drop what is no plausible part of an organ.
+
+    Args:
+        mask: of the organ.
+        whole_parts: how many parts the organ has when all of it is there.
+
+    Returns:
+        What is left, cut to its bounds; the bounds; and the faces that dropped islands touch.
+    """
+    outer = _bounds(mask)
+    if outer is None:
+        return mask, None, set()
+    parts, count = ndimage.label(mask[_slices(outer)])
+    if count == 1:
+        return mask[_slices(outer)], outer, set()
+    sizes = np.bincount(parts.ravel())[1:]
+    boxes: list[Bounds] = []
+    for found in ndimage.find_objects(parts):
+        i, j, k = (
+            (low + part.start, low + part.stop) for (low, _), part in zip(outer, found, strict=True)
+        )
+        boxes.append((i, j, k))
+    touched = [_faces_touched(box, mask.shape) for box in boxes]
+    at_edge = np.array([bool(faces) for faces in touched])
+    large = sizes >= EDGE_SHARE * sizes.max()
+    kept = sizes >= ISLAND_SHARE * sizes.max()
+    # the largest part is inside, and so is its fellow: what is small at an edge is no third
+    if np.count_nonzero(large & ~at_edge) >= whole_parts and not (large & at_edge).any():
+        kept &= ~at_edge
+    i, j, k = (
+        (min(box[axis][0] for box in chosen), max(box[axis][1] for box in chosen))
+        for chosen in [[box for box, keep in zip(boxes, kept, strict=True) if keep]]
+        for axis in range(3)
+    )
+    inner: Bounds = (i, j, k)
+    dropped = [faces for faces, keep in zip(touched, kept, strict=True) if not keep]
+    lead = [low for low, _ in outer]
+    cut = tuple(slice(a - o, b - o) for (a, b), o in zip(inner, lead, strict=True))
+    return np.concatenate(([False], kept))[parts[cut]], inner, set().union(*dropped)
 
 
 def _bounds(mask: NDArray[np.bool_]) -> Bounds | None:
@@ -258,15 +307,22 @@ def _slices(bounds: Bounds) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in bounds)
 
 
-def _faces_touched(bounds: Bounds, labelmap: Volume) -> str:
-    """Name the faces of the field of view that a box touches, or return an empty string."""
-    touched = []
-    for (start, stop), length, code in zip(
-        bounds, labelmap.voxels.shape, labelmap.grid.axcodes, strict=True
-    ):
-        touched += [FACES[OPPOSITE[code]]] if start == 0 else []
-        touched += [FACES[code]] if stop == length else []
-    return " and ".join(touched)
+def _faces_touched(bounds: Bounds, shape: tuple[int, ...]) -> set[Face]:
+    """Find the faces of the field of view that a box touches: axis, and whether its far end."""
+    return {
+        (axis, far)
+        for axis, ((start, stop), length) in enumerate(zip(bounds, shape, strict=True))
+        for far, touches in ((False, start == 0), (True, stop == length))
+        if touches
+    }
+
+
+def _named(faces: set[Face], labelmap: Volume) -> str:
+    """Name faces in words, such as "anterior and right"; empty for none."""
+    codes = labelmap.grid.axcodes
+    return " and ".join(
+        FACES[codes[axis] if far else OPPOSITE[codes[axis]]] for axis, far in sorted(faces)
+    )
 
 
 def _judged(

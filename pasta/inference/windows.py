@@ -21,7 +21,7 @@ from pasta.inference.device import fast_precision
 from pasta.preprocessing.intensity import AIR_HU, normalized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -95,6 +95,20 @@ def window_starts(extent: int, length: int, overlap: float) -> list[int]:
     return [round(float(x)) for x in np.linspace(0, extent - length, count)]
 
 
+def nearest_parts(starts: Sequence[int], length: int, extent: int) -> list[slice]:
+    """Share an axis out among its windows: each voxel goes to the window with the nearest centre."""
+    edges = [0, *((a + b + length) // 2 for a, b in itertools.pairwise(starts)), extent]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def fewest_starts(starts: Sequence[int], length: int) -> list[int]:
+    """Choose as few windows of an axis as leave no gap, the first and the last among them."""
+    chosen = [starts[0]]
+    while chosen[-1] != starts[-1]:
+        chosen.append(max(start for start in starts if start <= chosen[-1] + length))
+    return chosen
+
+
 def gaussian_importance(patch_shape: Shape) -> torch.Tensor:
     """Weight of each voxel of a window, exactly nnU-Net's: sigma 1/8 of it, cut off at 4 sigma.
 
@@ -142,7 +156,7 @@ class WindowedNetwork:
         self.importance = gaussian_importance(spec.patch_shape).to(device)
 
     def plan(
-        self, mask: NDArray[np.bool_], *, core_only: bool = False
+        self, mask: NDArray[np.bool_], *, nearest_only: bool = False
     ) -> list[tuple[int, int, int]]:
         """Place windows over a whole volume as nnU-Net does, leaving out those that are not needed.
 
@@ -151,67 +165,71 @@ class WindowedNetwork:
 
         Args:
             mask: (S, P, L) what has to be looked at.
-            core_only: leave out windows that see the mask only from afar: where their weight is
-                small, beside that of the neighbours that are kept.
+            nearest_only: keep for every voxel of the mask only the window whose centre is nearest,
+                where the weight is greatest. The others see it from afar, beside it.
 
         Returns:
             Start voxels (may be negative), in ascending order.
         """
         patch = self.spec.patch_shape
-        axes = [
-            window_starts(extent, length, self.overlap)
-            for extent, length in zip(mask.shape, patch, strict=True)
-        ]
-        # the stride keeps cores next to each other, so that every voxel lies in one of them
-        trims = [int(length * self.overlap / 2) if core_only else 0 for length in patch]
+        axes = []
+        for extent, length in zip(mask.shape, patch, strict=True):
+            starts = window_starts(extent, length, self.overlap)
+            whole = [slice(max(0, s), min(extent, s + length)) for s in starts]
+            parts = nearest_parts(starts, length, extent) if nearest_only else whole
+            axes.append(list(zip(starts, parts, strict=True)))
         return [
             (i, j, k)
-            for i, j, k in itertools.product(*axes)
-            if mask[self._core((i, j, k), mask.shape, trims)].any()
+            for (i, box_i), (j, box_j), (k, box_k) in itertools.product(*axes)
+            if mask[box_i, box_j, box_k].any()
         ]
 
-    def _core(
-        self, start: tuple[int, int, int], shape: tuple[int, ...], trims: Sequence[int]
-    ) -> Box:
-        """Cut the overlap off a window, but not at the ends of the volume."""
-        i, j, k = (
-            slice(
-                s + trim if s > 0 else 0,
-                s + length - trim if s + length < n else n,
-            )
-            for s, length, n, trim in zip(start, self.spec.patch_shape, shape, trims, strict=True)
-        )
-        return i, j, k
-
-    def _inside(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Box:
+    def inside(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Box:
+        """Cut a window to the volume."""
         i, j, k = (
             slice(max(0, s), min(n, s + length))
             for s, length, n in zip(start, self.spec.patch_shape, shape, strict=True)
         )
         return i, j, k
 
-    def logits(self, hu: torch.Tensor, start: tuple[int, int, int]) -> torch.Tensor:
+    def logits(
+        self, hu: torch.Tensor, start: tuple[int, int, int], first: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Run the networks on one window; outside the volume there is air.
+
+        Args:
+            hu: (S, P, L) HU on the model's grid.
+            start: of the window.
+            first: what the first network said of it unflipped, if that is known already.
 
         Returns:
             (classes, *patch_shape) float32, averaged over folds and flips.
         """
-        x = self._input(hu, start)
-        total: torch.Tensor | None = None
-        with torch.inference_mode(), fast_precision(self.device):
-            for network, axes in itertools.product(self.networks, self.flips):
-                out = network(x.flip(axes)).flip(axes) if axes else network(x)
-                out = out.float()[0]
-                total = out if total is None else total + out
-        if total is None:
+        calls = list(itertools.product(self.networks, self.flips))
+        if not calls:
             msg = "no network given."
             raise ValueError(msg)
-        copies = len(self.networks) * len(self.flips)
-        return total / copies if copies > 1 else total
+        if first is None:
+            first = self._scores(calls[0][0], self._input(hu, start))
+        total = first.float()
+        if len(calls) == 1:
+            return total
+        x = self._input(hu, start)
+        for network, axes in calls[1:]:
+            total = total + self._scores(network, x, axes).float()
+        return total / len(calls)
+
+    def _scores(
+        self, network: nn.Module, x: torch.Tensor, axes: tuple[int, ...] = ()
+    ) -> torch.Tensor:
+        """Run one network on one window; (classes, *patch_shape) in the precision it works in."""
+        with torch.inference_mode(), fast_precision(self.device):
+            out: torch.Tensor = network(x.flip(axes)).flip(axes) if axes else network(x)
+        return out[0]
 
     def _input(self, hu: torch.Tensor, start: tuple[int, int, int]) -> torch.Tensor:
         """Cut one window out and normalise it; (1, 1, *patch_shape)."""
-        inside = self._inside(start, hu.shape)
+        inside = self.inside(start, hu.shape)
         margins: list[int] = []
         for s, part, length in zip(start, inside, self.spec.patch_shape, strict=True):
             margins = [part.start - s, s + length - part.stop, *margins]
@@ -223,36 +241,47 @@ class WindowedNetwork:
         hu: torch.Tensor,
         mask: NDArray[np.bool_],
         channels: Sequence[int],
+        keep_bytes: int,
         progress: Callable[[float], None],
-    ) -> NDArray[np.bool_]:
-        """Find where some classes lie, roughly and quickly: one network, windows side by side.
+    ) -> tuple[NDArray[np.int16], dict[tuple[int, int, int], torch.Tensor]]:
+        """Find where some classes lie, roughly and quickly: one network, as few windows as can be.
+
+        The windows are some of those of `plan`, so that what they say need not be computed again.
 
         Args:
             hu: (S, P, L) HU on the model's grid.
             mask: of the body; windows without it are skipped.
             channels: the classes.
+            keep_bytes: most memory for the scores that are kept.
             progress: called with the fraction done after every window; may raise to stop.
 
         Returns:
-            (S, P, L) mask.
+            (S, P, L) channel where one of the classes wins in a window, else -1; and by start the
+            scores of windows where one does, for `slabs`, as far as memory goes.
         """
-        patch = self.spec.patch_shape
-        beside = (range(0, n, length) for n, length in zip(hu.shape, patch, strict=True))
+        axes = [
+            fewest_starts(window_starts(extent, length, self.overlap), length)
+            for extent, length in zip(hu.shape, self.spec.patch_shape, strict=True)
+        ]
         starts = [
             (i, j, k)
-            for i, j, k in itertools.product(*beside)
-            if mask[self._inside((i, j, k), mask.shape)].any()
+            for i, j, k in itertools.product(*axes)
+            if mask[self.inside((i, j, k), mask.shape)].any()
         ]
         wanted = torch.as_tensor(channels, device=self.device)
-        found = np.zeros(hu.shape, dtype=bool)
+        found = np.full(hu.shape, -1, dtype=np.int16)
+        kept = {}
         for count, start in enumerate(starts, start=1):
-            with torch.inference_mode(), fast_precision(self.device):
-                scores = self.networks[0](self._input(hu, start))
-            inside = self._inside(start, hu.shape)
-            wins = torch.isin(scores[0].argmax(dim=0), wanted).cpu().numpy()
-            found[inside] = wins[_shifted(inside, start)]
+            scores = self._scores(self.networks[0], self._input(hu, start))
+            inside = self.inside(start, hu.shape)
+            winners = scores.argmax(dim=0)[_shifted(inside, start)]
+            wins = torch.isin(winners, wanted).cpu().numpy()
+            found[inside][wins] = winners.cpu().numpy()[wins]
+            if wins.any() and keep_bytes >= scores.nbytes:
+                kept[start] = scores
+                keep_bytes -= scores.nbytes
             progress(count / len(starts))
-        return found
+        return found, kept
 
     def slabs(
         self,
@@ -261,6 +290,7 @@ class WindowedNetwork:
         tile: tuple[slice, slice],
         dtype: torch.dtype,
         tick: Callable[[], None],
+        known: Mapping[tuple[int, int, int], torch.Tensor] | None = None,
     ) -> Iterator[Slab]:
         """Blend windows and yield finished slabs, in ascending order.
 
@@ -273,7 +303,9 @@ class WindowedNetwork:
             tile: the rows and columns (second and third axis) wanted.
             dtype: of the accumulator.
             tick: called after every window; may raise to stop.
+            known: scores of some windows, from `located`.
         """
+        known = known or {}
         depth = self.spec.patch_shape[0]
         length = hu.shape[0]
         extent = (tile[0].stop - tile[0].start, tile[1].stop - tile[1].start)
@@ -316,7 +348,7 @@ class WindowedNetwork:
                 weight[keep:] = 0
                 base = front
             for start in group:
-                self._blend(hu, start, tile, scores, weight, base)
+                self._blend(hu, start, tile, scores, weight, base, known.get(start))
                 tick()
         while done < length:
             yield finished(min(length, max(done, base) + depth))
@@ -329,9 +361,10 @@ class WindowedNetwork:
         scores: torch.Tensor,
         weight: torch.Tensor,
         base: int,
+        known: torch.Tensor | None,
     ) -> None:
         """Add one window to the accumulator, as far as it lies in the tile."""
-        slices, rows, columns = self._inside(start, hu.shape)
+        slices, rows, columns = self.inside(start, hu.shape)
         rows = slice(max(rows.start, tile[0].start), min(rows.stop, tile[0].stop))
         columns = slice(max(columns.start, tile[1].start), min(columns.stop, tile[1].stop))
         if rows.start >= rows.stop or columns.start >= columns.stop:
@@ -340,7 +373,7 @@ class WindowedNetwork:
         source = _shifted(part, start)
         target = _shifted(part, (base, tile[0].start, tile[1].start))
         blend = self.importance[source]
-        out = self.logits(hu, start)[(slice(None), *source)]
+        out = self.logits(hu, start, known)[(slice(None), *source)]
         if scores.dtype == torch.float32:
             scores[(slice(None), *target)].addcmul_(out, blend)
         else:

@@ -114,6 +114,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.studies = studies
         self.log = log
+        self.temporary = log.parent / f"{log.stem}-temporary"
+        self.temporary.mkdir()
         self._command = [sys.executable, "-m", "monailabel.main", "start_server"]
         self._command += ["--app", str(APP), "--studies", str(studies)]
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -122,6 +124,7 @@ class Server:
             "OMP_NUM_THREADS": "1",
             "PASTA_MODELS": str(models),
             "PASTA_DEVICE": "cpu",
+            "TMPDIR": str(self.temporary),
             **environment,
         }
         self.start()

@@ -37,21 +37,34 @@ def cancel(server: Server, job: str) -> None:
 
 
 def test_info_answers_at_once_while_a_ct_is_segmented(server):
+    """From before the job is read until it is written, 40 calls or more."""
     server.get("/info/")
-    thread = start_large(server, "latency")
-    wait_for(server, "latency", ("running",))
-    seconds = []
+    seconds: list[float] = []
+    done = False
     with requests.Session() as session:
         session.get(server.url + "/info/", timeout=60)
-        for _ in range(15):
-            start = time.perf_counter()
-            assert session.get(server.url + "/info/", timeout=60).ok
-            seconds.append(time.perf_counter() - start)
-            time.sleep(0.05)
-    assert server.get("/pasta/jobs/latency").json()["state"] == "running"  # it was under way
-    cancel(server, "latency")
-    thread.join(30)
-    assert sorted(seconds)[len(seconds) // 2] < 0.2, seconds  # a shared machine may stall one
+        for job in ("latency", "again"):
+            thread = threading.Thread(
+                target=server.infer,
+                args=("pasta_diagnosis", {"job": job}),
+                kwargs={"image": "large"},
+                daemon=True,
+            )
+            thread.start()
+            while thread.is_alive() or len(seconds) < 40:
+                done = not thread.is_alive()
+                start = time.perf_counter()
+                assert session.get(server.url + "/info/", timeout=60).ok
+                if not done:
+                    seconds.append(time.perf_counter() - start)
+                elif len(seconds) < 40:
+                    break
+                time.sleep(0.05)
+            if len(seconds) >= 40:
+                break
+    assert len(seconds) >= 40
+    late = sorted(seconds)[int(0.95 * len(seconds))]
+    assert late < 0.2, seconds  # 95 % of the calls: a shared machine may stall one
 
 
 def test_progress_rises_to_the_end(server):

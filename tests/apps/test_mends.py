@@ -3,11 +3,14 @@
 import base64
 import importlib.metadata
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jwt
 import pytest
@@ -199,6 +202,66 @@ def refusals(server) -> dict[str, str]:
             details[model] = response.json()["detail"]
     assert server.leftovers() == []
     return details
+
+
+def test_a_start_leaves_no_log_configuration_in_the_temporary_folder(server, tmp_path):
+    # MONAI Label writes tmpXXXX.json at every start and never removes it
+    assert Path(server.temporary).is_dir()
+    assert not list(Path(server.temporary).glob("*.json"))
+    other = tmp_path / "tmpabc.json"
+    other.write_text('{"filename": "/another/app/logs/app.log"}')
+    mine = tmp_path / "tmpdef.json"
+    mine.write_text('{"filename": "/this/app/logs/app.log"}')
+    code = "from pathlib import Path; from lib import server; "
+    code += "server.remove_log_config(Path('/this/app'))"
+    python(code, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert other.exists()
+    assert not mine.exists()
+
+
+def test_networks_are_loaded_before_the_first_request(server):
+    # building the first network imports much and holds all threads up for half a second
+    deadline = time.monotonic() + 60
+    while "warm-up done" not in server.log.read_text(errors="replace"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "warm-up failed" not in server.log.read_text(errors="replace")
+
+
+WORKER = """
+import multiprocessing, sys, time
+
+def serve():
+    from lib.server import refuse_workers
+    import monailabel.app
+    refuse_workers()
+
+if __name__ == "__main__":
+    from lib.server import refuse_workers
+    sys.modules["monailabel.app"] = sys
+    refuse_workers()  # the only process of a server: nothing happens
+    worker = multiprocessing.get_context("spawn").Process(target=serve)
+    worker.start()
+    worker.join()
+    time.sleep(5)
+    print("went on")
+"""
+
+
+def test_a_worker_of_a_server_of_several_ends_the_server_with_a_sentence(tmp_path):
+    script = tmp_path / "server.py"
+    script.write_text(WORKER)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=APP,
+        env={**os.environ, "PYTHONPATH": f"{APP}{os.pathsep}{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert "runs in one process: start it without --workers" in done.stderr
+    assert "went on" not in done.stdout
 
 
 def test_without_usable_weights_every_task_is_listed_and_refuses(poor_server, models):

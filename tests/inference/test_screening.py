@@ -221,6 +221,46 @@ def test_two_kidneys_are_one_organ_and_a_speck_at_the_edge_is_none():
     assert found.status == "screened"
     assert found.box_voxels == ((20, 80), (4, 96), (7, 38))
     assert found.volume_ml == pytest.approx(2 * 20 * 15 * 15 * 5.4 / 1000)
+    assert found.document()["ignored_islands"] == {
+        "volume_ml": pytest.approx(8 * 5.4 / 1000, abs=1e-3),
+        "edges": ["anterior", "left", "inferior"],
+    }
+
+
+KIDNEYS = ((8, (40, 60), (20, 35), (15, 30)), (8, (40, 60), (65, 80), (15, 30)))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "status", "ignored_ml"),
+    [
+        # both kidneys are whole, so a tenth of a kidney at the scan's end is none
+        ((*KIDNEYS, (8, (80, 100), (40, 50), (43, 45))), "screened", 400 * 5.4 / 1000),
+        ((*KIDNEYS, (8, (80, 100), (40, 50), (0, 2))), "screened", 400 * 5.4 / 1000),
+        # one kidney is whole: the same island may be the rest of the other
+        ((KIDNEYS[0], (8, (40, 60), (65, 75), (43, 45))), "cut_off", 0),
+        # half a kidney at the end is a kidney, whatever else there is
+        ((*KIDNEYS, (8, (80, 100), (40, 50), (35, 45))), "cut_off", 0),
+        # away from the ends nothing is taken for false
+        ((*KIDNEYS, (8, (80, 100), (40, 50), (40, 42))), "screened", 0),
+    ],
+)
+def test_an_island_at_the_edge_counts_only_if_it_may_be_the_organ(boxes, status, ignored_ml):
+    ct, _ = phantom()
+    (found,) = screen(ct, labelled(*boxes), {"kidney": ball_model()}, device=CPU).organs
+    assert found.status == status
+    entry = found.document()
+    assert entry["ignored_islands"]["volume_ml"] == pytest.approx(ignored_ml, abs=1e-3)
+    assert bool(entry["ignored_islands"]["edges"]) == (ignored_ml > 0)
+    assert ("were ignored" in entry["sentence"]) == (ignored_ml > 0)
+
+
+def test_a_liver_is_one_part_so_that_islands_at_the_edge_do_not_hide_it():
+    island = (2, (80, 100), (40, 50), (43, 45))
+    liver = labelled((2, (40, 70), (20, 60), (15, 30)), island)
+    ct, _ = phantom()
+    (found,) = screen(ct, liver, {"liver": ball_model()}, device=CPU).organs
+    assert found.status == "screened"
+    assert found.ignored_at == "superior"
 
 
 def test_a_document_is_plain_json():

@@ -13,7 +13,13 @@ from torch import nn
 from pasta.errors import CancelledError, LabelError
 from pasta.geometry import Volume, reoriented
 from pasta.inference.segmentation import Segmenter
-from pasta.inference.windows import WindowedNetwork, body_box, window_starts
+from pasta.inference.windows import (
+    WindowedNetwork,
+    body_box,
+    fewest_starts,
+    nearest_parts,
+    window_starts,
+)
 from pasta.spec import ModelSpec, ZScore
 
 AXCODES = [
@@ -116,7 +122,7 @@ def test_strips_and_half_precision_do_not_change_the_labels():
     volume = body_with_balls((1.6, 1.6, 2.5))
     whole = Segmenter(known_model(), device="cpu").segment(volume).voxels
     strips = Segmenter(known_model(), device="cpu", memory_budget_bytes=400_000)
-    assert len(strips._strips(slice(0, 70), slice(0, 60))[1]) > 2
+    assert len(strips._strips(slice(0, 70), slice(0, 60), 400_000)[1]) > 2
     assert (strips.segment(volume).voxels == whole).mean() > 0.9999
 
 
@@ -128,14 +134,69 @@ def test_overlap_and_mirroring_agree_on_a_voxelwise_network():
         assert (labels == reference).mean() > 0.9999
 
 
+def windows_of(model, volume, organs=None):
+    """Labels, and how many windows the network saw."""
+    model.network.calls = 0
+    return Segmenter(model, device="cpu").segment(volume, organs).voxels, model.network.calls
+
+
 def test_organ_restricted_labels_equal_the_whole_and_cost_fewer_windows():
     volume = body_with_balls((2.0, 2.0, 2.0), extent_mm=(300, 260, 400))
+    volume.voxels[...] = np.maximum(volume.voxels, volume.voxels[::-1])  # one on either side
     model = known_model()
-    whole = Segmenter(model, device="cpu").segment(volume).voxels
-    windows_whole, model.network.calls = model.network.calls, 0
-    only = Segmenter(model, device="cpu").segment(volume, organs=["kidney"]).voxels
+    whole, all_windows = windows_of(model, volume)
+    only, windows = windows_of(model, volume, ["kidney"])
     np.testing.assert_array_equal(only, np.where(whole == 8, 8, 0))
-    assert 0 < model.network.calls < windows_whole
+    assert 0 < windows < all_windows / 2, (windows, all_windows)
+
+
+def test_windows_of_the_quick_pass_are_not_run_again():
+    volume = body_with_balls((2.0, 2.0, 2.0))
+    model = known_model()
+    _, all_windows = windows_of(model, volume)
+    # one kidney only: in doubt, so the whole scan; without memory for scores the pass comes on top
+    _, windows = windows_of(model, volume, ["kidney"])
+    segmenter = Segmenter(model, device="cpu", memory_budget_bytes=400_000)
+    model.network.calls = 0
+    segmenter.segment(volume, ["kidney"])
+    assert all_windows <= windows < model.network.calls
+
+
+@pytest.mark.parametrize("first_overlooked", [0, 60])
+def test_what_the_quick_pass_overlooks_is_not_hidden(first_overlooked):
+    """All of an organ, or the rest of one that goes on: labelled as by the whole scan."""
+    model = known_model()
+    volume = body_with_balls((2.0, 2.0, 2.0), extent_mm=(140, 120, 400))
+    i, j, _ = np.indices(volume.voxels.shape)
+    volume.voxels[(abs(i - 20) < 6) & (abs(j - 30) < 6)] = 500
+    whole, _ = windows_of(model, volume)
+    segmenter = Segmenter(model, device="cpu")
+    quick = segmenter._fine.located
+
+    def overlooking(*arguments):
+        found, known = quick(*arguments)
+        found[first_overlooked:] = -1
+        return found, known
+
+    segmenter._fine.located = overlooking
+    only = segmenter.segment(volume, ["liver"]).voxels
+    np.testing.assert_array_equal(only, np.where(whole == 2, 2, 0))
+
+
+def test_the_quick_pass_leaves_no_gap():
+    for extent, length in itertools.product(range(20, 400, 7), (32, 64)):
+        starts = window_starts(extent, length, 0.5)
+        chosen = fewest_starts(starts, length)
+        seen = np.zeros(extent, bool)
+        for start in chosen:
+            seen[max(0, start) : start + length] = True
+        assert seen.all()
+        assert set(chosen) <= set(starts)
+        parts = nearest_parts(starts, length, extent)
+        assert [i for part in parts for i in range(extent)[part]] == list(range(extent))
+        for start, part in zip(starts, parts, strict=True):
+            assert start <= part.start
+            assert part.stop <= start + length
 
 
 def test_an_organ_the_model_does_not_label_is_refused_by_name():

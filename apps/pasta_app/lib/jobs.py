@@ -107,6 +107,10 @@ class Jobs:
             job.future = future
         return future
 
+    def before_all(self, work: Callable[[], None]) -> None:
+        """Run something on the device before the first job; it is no job that clients see."""
+        self._worker.submit(work)
+
     def get(self, job_id: str) -> dict[str, Any] | None:
         """State of one job; None if it is not known (any more)."""
         with self._guard:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import multiprocessing
+import os
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monailabel.config import settings
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from lib.service import Service
 
 _log = logging.getLogger(__name__)
+LOG_CONFIG_BYTES = 1 << 16
 
 
 def attach(service: Service, config: Config) -> bool:
@@ -66,17 +73,44 @@ def clean_up_when_stopped(service: Service) -> None:
 
 
 def warm_up(service: Service, device: str) -> None:
-    """Import what the first request needs, and look at the weights, without holding up the start."""
+    """Load the networks before the first request, without holding up the start.
 
-    def warm() -> None:
-        service.store.images()
-        if not service.models.refusal(()):
-            service.models.pipeline(device)
+    Building a network for the first time imports much, and holds up all threads for half a second.
+    """
 
     def run() -> None:
         try:
-            warm()
+            service.store.images()
+            if not service.models.refusal(("segmentation",)):
+                service.models.pipeline(device).warm_up()
+                _log.info("warm-up done: the networks are loaded")
         except Exception:  # noqa: BLE001 - the server runs on and can say what is wrong
             _log.exception("warm-up failed; the first request will say why")
 
-    threading.Thread(target=run, name="warm-up", daemon=True).start()
+    service.jobs.before_all(run)
+
+
+def refuse_workers() -> None:
+    """Stop a server of several processes: each would have its own queue, sessions and index.
+
+    uvicorn starts a worker that ends again and again, so its parent is told to end.
+    """
+    if "monailabel.app" not in sys.modules or multiprocessing.parent_process() is None:
+        return
+    sys.stderr.write("PASTA-AID runs in one process: start it without --workers.\n")
+    sys.stderr.flush()
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def remove_log_config(app_folder: Path) -> None:
+    """Remove the logging configuration that every start leaves in the temporary folder.
+
+    uvicorn has read it by now. The file names the log of this app; others are left alone.
+    """
+    log = str(app_folder / "logs" / "app.log")
+    spellings = (json.dumps(log).encode(), f'"{log}"'.encode())
+    for path in Path(tempfile.gettempdir()).glob("tmp*.json"):
+        with contextlib.suppress(OSError):
+            small = path.stat().st_size < LOG_CONFIG_BYTES
+            if small and any(spelling in path.read_bytes() for spelling in spellings):
+                path.unlink()

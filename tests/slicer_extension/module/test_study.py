@@ -216,6 +216,5 @@ def test_after_the_study_the_module_is_as_before(desk):
     assert desk.widget.ui.tabs.isTabVisible(0)
     desk.click(desk.widget.cases.ui.connectButton)
     desk.until(lambda: flow.status.kind == "error", 30, "the sentence")
-    assert (
-        "does not allow" in flow.status.text
-    )  # a server with a locked study is closed to all else
+    # a server with a locked study is closed to all else
+    assert "does not allow" in flow.status.text

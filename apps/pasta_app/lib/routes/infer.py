@@ -46,7 +46,8 @@ def router(service: Service) -> APIRouter:
             raise
         except Exception as error:
             raise http_error(error) from error
-        return _response(answer, asked.output)
+        # large answers are copied: not in the thread that all other requests wait for
+        return await run_in_threadpool(_response, answer, asked.output)
 
     return routes
 
