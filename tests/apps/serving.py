@@ -115,7 +115,7 @@ class Server:
         self.studies = studies
         self.log = log
         self.temporary = log.parent / f"{log.stem}-temporary"
-        self.temporary.mkdir()
+        self.temporary.mkdir(exist_ok=True)
         self._command = [sys.executable, "-m", "monailabel.main", "start_server"]
         self._command += ["--app", str(APP), "--studies", str(studies)]
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
