@@ -243,7 +243,6 @@ def _box(ax: Axes, values: Any, x: float, color: str, rng: np.random.Generator) 
         positions=[x],
         widths=0.3,
         showfliers=False,  # every read is a point already
-        whis=1.5,
         patch_artist=True,
         boxprops={"facecolor": "none", "edgecolor": "#22262b", "lw": 0.9},
         medianprops={"color": "#22262b", "lw": 1.4},
