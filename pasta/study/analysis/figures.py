@@ -109,19 +109,21 @@ def _reader_bars(ax: Axes, group: pd.DataFrame, measure: str) -> None:
         index="reader", columns="arm", values=measure, aggfunc="first", dropna=False
     )
     means = wide.dropna().mean()
-    places = [*range(len(order)), len(order) + 0.5]
-    for side, arm in ((-0.2, "solo"), (0.2, "assisted")):
+    mean_at = len(order) + 0.7
+    for sign, arm in ((-1, "solo"), (1, "assisted")):
         if arm not in wide.columns:
             continue
         heights = [float(wide[arm].get(reader, math.nan)) for reader in order]
+        # the means' bars are wider, so that their numbers fit above them
+        places = [*(x + 0.2 * sign for x in range(len(order))), mean_at + 0.33 * sign]
         heights.append(float(means.get(arm, math.nan)))
-        ax.bar([x + side for x in places], heights, 0.38, color=_COLORS[arm], zorder=2)
+        ax.bar(places, heights, [*[0.38] * len(order), 0.62], color=_COLORS[arm], zorder=2)
         for x, height in zip(places, heights, strict=True):
             if math.isnan(height):
-                ax.text(x + side, 1, "n.e.", ha="center", va="bottom", fontsize=5.5, rotation=90)
+                ax.text(x, 1, "n.e.", ha="center", va="bottom", fontsize=5.5, rotation=90)
         if math.isfinite(heights[-1]):
             ax.text(
-                places[-1] + side,
+                places[-1],
                 heights[-1],
                 half_up(heights[-1], 1),
                 ha="center",
@@ -129,8 +131,8 @@ def _reader_bars(ax: Axes, group: pd.DataFrame, measure: str) -> None:
                 fontsize=6,
                 rotation=90 if len(order) > 5 else 0,
             )
-    ax.axvline(len(order) - 0.25, color="#cccccc", lw=0.7)
-    ax.set_xticks(places, [*order, "Mean"])
+    ax.axvline(len(order) - 0.2, color="#cccccc", lw=0.7)
+    ax.set_xticks([*range(len(order)), mean_at], [*order, "Mean"])
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="y", color="#ececec", lw=0.6, zorder=0)
 
@@ -243,7 +245,6 @@ def _box(ax: Axes, values: Any, x: float, color: str, rng: np.random.Generator) 
         positions=[x],
         widths=0.3,
         showfliers=False,  # every read is a point already
-        whis=1.5,
         patch_artist=True,
         boxprops={"facecolor": "none", "edgecolor": "#22262b", "lw": 0.9},
         medianprops={"color": "#22262b", "lw": 1.4},

@@ -6,7 +6,7 @@ import zipfile
 import pandas as pd
 import pytest
 
-from pasta.study.analysis.analyse import AnalysisError, analyse
+from pasta.study.analysis.analyse import AnalysisError, analyse, assemble, plan
 from pasta.study.analysis.export import ExportError, read_export
 from pasta.study.analysis.sections.flow import flow, reads_that_count, timed_reads
 from pasta.study.tables import TABLES
@@ -106,7 +106,8 @@ def test_a_study_that_was_not_locked_is_exploratory_or_refused(made, small, tmp_
     export = read_export(made.write_export(tmp_path / "e.zip", small, locked=False))
     with pytest.raises(AnalysisError, match=r"was not locked .* --exploratory"):
         analyse(export)
-    found = analyse(export, exploratory=True)
+    assert list(plan(export, exploratory=True, seed=0))
+    found = assemble(export, [])
     assert found.exploratory
     assert "NO" in found.facts["Locked before reading"]
 

@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 
 from pasta.study.analysis import screening
+from pasta.study.analysis.analyse import plan
 from pasta.study.analysis.estimates import holm, mean_of, mixed_model
+from pasta.study.analysis.export import read_export
 from pasta.study.analysis.mantel_haenszel import cmh_p, stratified_test
 from pasta.study.analysis.printed import half_up, p_text
 from pasta.study.analysis.times import pooled_improvement, pooled_reduction
@@ -176,3 +178,35 @@ def test_one_reader_has_no_interval_but_a_mean():
     assert mean_of([3.0]).value == 3.0
     assert math.isnan(mean_of([3.0]).low)
     assert math.isnan(mean_of([math.nan]).value)
+
+
+def test_an_export_with_the_papers_counts_gives_its_table(paper, made, tmp_path):
+    drawn = made.Made(made.Effects(), 0)
+    kinds = {"tp": (1, 1), "tn": (0, 0), "fp": (0, 1), "fn": (1, 0)}
+    for row in paper.counts().to_dict("records"):
+        about = {name: row[name] for name in ("organ", "reader", "level", "arm")}
+        block = "-".join(about.values())
+        truth = [pair for kind, pair in kinds.items() for _ in range(row[kind])]
+        for position, (positive, decision) in enumerate(truth, 1):
+            drawn.read(
+                **about,
+                part="screening",
+                task="screen",
+                block=block,
+                case=made.code(block, position),
+                position=position,
+                positive=positive,
+                decision=decision,
+                seconds=20.0,
+            )
+    tables = {
+        name: pd.DataFrame(rows, columns=made.COLUMNS[name].split() if name != "reads" else None)
+        for name, rows in drawn.rows.items()
+    }
+    export = read_export(made.write_export(tmp_path / "paper.zip", tables))
+    stage = next(s for s in plan(export, exploratory=False, seed=0) if s.name == "screening")
+    table = next(t for t in stage.make().tables if t.name == "screening_table2").frame
+    shown = table.set_index(table.columns[0])
+    for line, printed in paper.PRINTED_2.items():
+        cells = [shown.loc[line, organ.capitalize()] for organ in ORGANS]
+        assert tuple(cells) == printed, line
