@@ -298,6 +298,7 @@ class PASTAAidWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showButtons()
         elif topic == "ai":
             self.ai.show()
+            self.study.show()
             self.showButtons()
         elif topic == "report":
             self.report.show()

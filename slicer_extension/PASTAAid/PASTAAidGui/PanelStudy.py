@@ -8,7 +8,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from PASTAAidGui import Theme
+from PASTAAidGui.FlowAssistant import SCREENING
 from PASTAAidGui.FlowStudy import DEGREES
+from PASTAAidGui.PanelAI import percentText
 
 LOW_SECONDS = 60  # from here on the time left is shown in the colour of a warning
 CHECKED = (
@@ -58,6 +60,7 @@ class PanelStudy:
         if not study.active:
             ui.seatLabel.text = Theme.escaped(study.over)
             ui.positionLabel.text = ui.missingLabel.text = ui.leftLabel.text = ""
+            ui.aiLabel.text = ""
             return
         seat = study.seat
         arm = _("with AI") if seat.arm == "assisted" else _("without AI")
@@ -77,7 +80,24 @@ class PanelStudy:
         reading = self.flow.reading
         missing = study.refusal() if reading is not None and reading.displayed else ""
         ui.missingLabel.text = Theme.coloured(Theme.escaped(missing), Theme.QUIET)
+        ui.aiLabel.text = self._screened()
         self.showTime()
+
+    def _screened(self) -> str:
+        """What the AI's screening says of the organ, where this arm shows it."""
+        flow, seat = self.flow, self.flow.study.seat
+        document = flow.reading.documents.get(SCREENING) if flow.reading is not None else None
+        for organ in (document or {}).get("organs", ()) if flow.assisted else ():
+            if organ.get("organ") == seat.organ:
+                probability = organ.get("probability")
+                if probability is None:
+                    text = Theme.escaped(organ.get("sentence") or "")
+                else:
+                    text = percentText(probability, organ.get("spread"))
+                return Theme.coloured(
+                    _("AI, probability of a tumour: {text}").format(text=text), Theme.AI
+                )
+        return ""
 
     def showTime(self) -> None:
         """Show how much of the block's time is left."""

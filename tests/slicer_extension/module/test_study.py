@@ -79,6 +79,7 @@ def test_a_solo_reader_answers_with_one_key_and_the_next_case_comes(desk, study)
     assert tabs == {"Cases": False, "AI": False, "Report": False, "Edit": False, "Study": True}
     assert "Training 1 of 1" in desk.widget.ui.caseLabel.text
     assert ui.leftLabel.text == ""
+    assert ui.aiLabel.text == ""
     assert not desk.widget.ui.submitButton.enabled
     desk.press("F9")
     assert flow.study.answers == {"tumour": 1, "degree": 80}
@@ -132,6 +133,7 @@ def test_the_assisted_reader_sees_what_was_made_ahead(desk, study):
     code = on_screen(desk)
     desk.until(lambda: len(flow.reading.documents) == 2, 60, "the AI")
     assert desk.widget.ui.tabs.isTabVisible(1)
+    assert "probability of a tumour" in desk.widget.study.ui.aiLabel.text
     assert set(flow.reading.documents) == {"pasta_screening", "pasta_segmentation"}
     desk.flow.pause("phone")
     assert not desk.widget.ui.submitButton.enabled
