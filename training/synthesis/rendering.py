@@ -152,6 +152,23 @@ def rendered(
     """
     rng = np.random.default_rng(recipe.seed)
     tissues = deformed(tissues, spacing_mm, recipe, rng)
+    return painted(tissues, spacing_mm, recipe, rng), label_map(tissues)
+
+
+def painted(
+    tissues: NDArray[np.uint8], spacing_mm: float, recipe: RenderRecipe, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Paint the CT of a label map as it is, undeformed.
+
+    Args:
+        tissues: indices into `TISSUES`, axes along LPS, isotropic.
+        spacing_mm: of the label map and of the volume.
+        recipe: of `draw_render_recipe`.
+        rng: source of all fields.
+
+    Returns:
+        HU on the grid of the label map.
+    """
     shape: Shape = tissues.shape
     hull, distance = _body(tissues, spacing_mm, rng)
     muscle_mm = rng.uniform(6, 12)
@@ -175,7 +192,7 @@ def rendered(
     hu += recipe.noise_hu * smooth_field(shape, rng.uniform(0.5, 0.9), rng)
     if rng.random() < 0.5:
         hu += rng.uniform(0, 8) * smooth_field(shape, 40 / spacing_mm, rng)
-    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), label_map(tissues)
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 
 def _tissue_hu(name: str, recipe: RenderRecipe, rng: np.random.Generator) -> float:
