@@ -22,6 +22,8 @@ import numpy as np
 from pasta.errors import OutputError, PastaError
 from pasta.io.files import atomic_file
 from pasta.labels import LESIONS, label_named
+from training.synthesis.priors import draw_count
+from training.synthesis.recipe import Canvas
 from training.synthesis.templates import Template, TemplateStore
 from training.synthesis.workers import mapped
 
@@ -40,12 +42,13 @@ class PlanSpec:
     """What a plan was asked for; the recipes follow from it and from the code.
 
     Attributes:
-        count: lesions, spread evenly over the types.
+        count: cases, spread evenly over the types.
         seed: of all of it.
         types: lesion types, in order.
         templates: template ids by lesion type.
         fingerprint: of the templates' content, so that a changed store is noticed.
         wish: attributes wished for in every lesion, such as {"surface": "Ill-defined margin"}.
+        multiple: as many lesions in a case as such scans have; else one.
     """
 
     count: int
@@ -54,6 +57,7 @@ class PlanSpec:
     templates: Mapping[str, tuple[str, ...]]
     fingerprint: str
     wish: Mapping[str, str] = field(default_factory=dict)
+    multiple: bool = False
 
     @property
     def parts(self) -> int:
@@ -70,7 +74,7 @@ class PlanSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedLesion:
+class PlannedCase:
     """One line of a plan.
 
     Attributes:
@@ -78,10 +82,10 @@ class PlannedLesion:
         type: name of the lesion type.
         index: among those of its type.
         template: id; "" if no template would take it.
-        recipe: document of the recipe; None without template.
-        report: the lesion's attributes, measured.
-        attempts: drawings until one was kept.
-        relabelled: what was wished for and not met, by attribute.
+        recipes: documents of the recipes, one for each lesion; empty without template.
+        reports: of each lesion, the eight attributes as measured, and its numbers.
+        attempts: drawings until each was kept.
+        relabelled: attributes of each that were wished for and not met: [wished, measured].
         problem: why there is no lesion.
         seconds: that planning took, of one core. Not part of the file: times differ.
     """
@@ -90,10 +94,10 @@ class PlannedLesion:
     type: str
     index: int
     template: str = ""
-    recipe: Mapping[str, Any] | None = None
-    report: Mapping[str, Any] = field(default_factory=dict)
-    attempts: int = 0
-    relabelled: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Sequence[Mapping[str, Any]] = ()
+    reports: Sequence[Mapping[str, Any]] = ()
+    attempts: Sequence[int] = ()
+    relabelled: Sequence[Mapping[str, Any]] = ()
     problem: str = ""
     seconds: float = 0.0
 
@@ -121,6 +125,8 @@ def spec_for(
     seed: int,
     types: Sequence[str] = ALL_TYPES,
     wish: Mapping[str, str] | None = None,
+    *,
+    multiple: bool = False,
 ) -> PlanSpec:
     """Ask for a plan.
 
@@ -130,6 +136,7 @@ def spec_for(
         seed: of the plan.
         types: lesion types wanted.
         wish: attributes wished for in every lesion.
+        multiple: draw the number of lesions of a case from the priors.
 
     Raises:
         LabelError: if a type is unknown.
@@ -156,7 +163,7 @@ def spec_for(
         (name, store.document(name)["sha256"], store.document(name)["shape"]) for name in used
     ]
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return PlanSpec(count, seed, names, templates, fingerprint, dict(wish or {}))
+    return PlanSpec(count, seed, names, templates, fingerprint, dict(wish or {}), multiple)
 
 
 def make_plan(
@@ -196,7 +203,7 @@ def make_plan(
             file.write("".join(lesion.line() + "\n" for lesion in lesions).encode())
         made += len(lesions)
         core_seconds += sum(lesion.seconds for lesion in lesions)
-        failed.update(lesion.type for lesion in lesions if lesion.recipe is None)
+        failed.update(lesion.type for lesion in lesions if not lesion.recipes)
         progress(len(lesions))
     return PlanSummary(made, found, dict(failed), core_seconds, time.monotonic() - started)
 
@@ -206,42 +213,48 @@ def part_path(folder: Path, part: int) -> Path:
     return folder / "recipes" / f"{part:05d}.jsonl"
 
 
-def plan_part(task: tuple[Path, PlanSpec, int]) -> tuple[int, list[PlannedLesion]]:
+def plan_part(task: tuple[Path, PlanSpec, int]) -> tuple[int, list[PlannedCase]]:
     """Plan the lesions of one part; runs in a worker."""
     folder, spec, part = task
-    return part, [plan_lesion(folder, spec, number) for number in spec.numbers(part)]
+    return part, [plan_case(folder, spec, number) for number in spec.numbers(part)]
 
 
-def plan_lesion(folder: Path, spec: PlanSpec, number: int) -> PlannedLesion:
-    """Draw, render and measure one lesion; try other templates where one cannot take it."""
+def plan_case(folder: Path, spec: PlanSpec, number: int) -> PlannedCase:
+    """Draw, render and measure the lesions of one case; try other templates if one takes none."""
     from training.synthesis.loop import accepted
 
     started = time.process_time()
     lesion_type = spec.types[number % len(spec.types)]
     index = number // len(spec.types)
     rng = np.random.default_rng([spec.seed, number])
-    ids = spec.templates[lesion_type]
+    count = draw_count(lesion_type, rng) if spec.multiple else 1
     problem = ""
-    for template_id in rng.permutation(np.array(ids))[:TEMPLATES_TRIED]:
+    for template_id in rng.permutation(np.array(spec.templates[lesion_type]))[:TEMPLATES_TRIED]:
         template = opened(folder, str(template_id))
+        canvas = Canvas.of(template) if count > 1 else None
+        kept = []
         try:
-            kept = accepted(lesion_type, template, rng, spec.wish or None)
+            for _ in range(count):
+                kept.append(accepted(lesion_type, template, rng, spec.wish or None, canvas))
+                if canvas is not None:
+                    canvas.put(kept[-1].result)
         except PastaError as error:
             problem = str(error)
-            continue
-        return PlannedLesion(
+            if not kept:
+                continue
+        return PlannedCase(
             number,
             lesion_type,
             index,
             template.id,
-            kept.recipe.document(),
-            kept.report,
-            kept.attempts,
-            kept.relabelled,
+            [json.loads(lesion.recipe.to_json()) for lesion in kept],
+            [dict(lesion.report) for lesion in kept],
+            [lesion.attempts for lesion in kept],
+            [dict(lesion.relabelled) for lesion in kept],
             seconds=time.process_time() - started,
         )
     seconds = time.process_time() - started
-    return PlannedLesion(number, lesion_type, index, problem=problem, seconds=seconds)
+    return PlannedCase(number, lesion_type, index, problem=problem, seconds=seconds)
 
 
 @functools.lru_cache(maxsize=6)
@@ -275,7 +288,7 @@ def read_spec(folder: Path) -> PlanSpec:
         raise PlanError(msg) from error
 
 
-def read_plan(folder: Path, *, partly: bool = False) -> Iterator[PlannedLesion]:
+def read_plan(folder: Path, *, partly: bool = False) -> Iterator[PlannedCase]:
     """Read the lesions of a plan in their order.
 
     Args:
@@ -305,7 +318,7 @@ def read_plan(folder: Path, *, partly: bool = False) -> Iterator[PlannedLesion]:
             zip(spec.numbers(part), lines, strict=True), start=1
         ):
             try:
-                lesion = PlannedLesion(**json.loads(line))
+                lesion = PlannedCase(**json.loads(line))
             except (ValueError, TypeError) as error:
                 msg = f"{path}, line {line_number}: a corrupt recipe. Delete the file and run `make` again."
                 raise PlanError(msg) from error
@@ -323,7 +336,7 @@ def _begin(folder: Path, spec: PlanSpec) -> None:
             return
         differing = [
             name
-            for name in ("count", "seed", "types", "templates", "fingerprint", "wish")
+            for name in ("count", "seed", "types", "templates", "fingerprint", "wish", "multiple")
             if getattr(present, name) != getattr(spec, name)
         ]
         msg = (

@@ -208,7 +208,7 @@ def template_of(case: CaseSource) -> tuple[Template, NDArray[np.uint8], str]:
         raise LabelError(msg)
     known = _lesion_mask(case, ct)
     plan = grid_map(ct.grid, AXCODES, (SPACING_MM,) * 3)
-    hu = _hu_at_1mm(ct, plan)
+    hu = hu_at_1mm(ct, plan)
     structures = labels_at_1mm(reoriented(labelmap, AXCODES).voxels, plan)
     lesions = _lesions_at_1mm(known, labelmap, names, plan)
     box = _body_box(hu, structures)
@@ -430,7 +430,8 @@ def labels_at_1mm(values: NDArray[Any], plan: GridMap) -> NDArray[np.uint8]:
     return fine
 
 
-def _hu_at_1mm(ct: Volume, plan: GridMap) -> NDArray[np.int16]:
+def hu_at_1mm(ct: Volume, plan: GridMap) -> NDArray[np.int16]:
+    """Resample a CT to the template's grid, linear, and clip it to the range of HU."""
     turned = reoriented(ct, AXCODES).voxels
     hu = torch.from_numpy(np.ascontiguousarray(turned, dtype=np.float32))
     fine = resampled(hu, plan.forward_weights(antialias=True)).numpy()
