@@ -212,9 +212,9 @@ def template_of(case: CaseSource) -> tuple[Template, NDArray[np.uint8], str]:
     structures = labels_at_1mm(reoriented(labelmap, AXCODES).voxels, plan)
     lesions = _lesions_at_1mm(known, labelmap, names, plan)
     box = _body_box(hu, structures)
-    hu, structures, lesions = (
-        np.ascontiguousarray(array[box]) for array in (hu, structures, lesions)
-    )
+    hu = np.ascontiguousarray(hu[box])
+    structures = np.ascontiguousarray(structures[box])
+    lesions = np.ascontiguousarray(lesions[box])
     affine = plan.model.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box])
     sha256 = ct.sha256[:16] + labelmap.sha256[:16]
@@ -435,7 +435,8 @@ def hu_at_1mm(ct: Volume, plan: GridMap) -> NDArray[np.int16]:
     turned = reoriented(ct, AXCODES).voxels
     hu = torch.from_numpy(np.ascontiguousarray(turned, dtype=np.float32))
     fine = resampled(hu, plan.forward_weights(antialias=True)).numpy()
-    return np.clip(np.rint(fine), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+    whole: NDArray[np.int16] = np.clip(np.rint(fine), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+    return whole
 
 
 def _lesion_mask(case: CaseSource, ct: Volume) -> NDArray[np.bool_] | None:
