@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--examples", type=int, default=4, help="of each type (default: %(default)s)"
     )
     gallery.add_argument("--real", type=Path, help="CSV of real lesions to show beside them")
+    gallery.add_argument("--check", type=Path, help="JSON of `check`, to show its figures")
     gallery.set_defaults(run=_gallery)
     check = commands.add_parser(
         "check",
@@ -360,7 +361,14 @@ def _gallery(args: argparse.Namespace) -> int:
     from training.synthesis.templates import TemplateStore
 
     real = read_real_cases(args.real) if args.real else []
-    write_gallery(args.plan, TemplateStore(args.store), args.out, examples=args.examples, real=real)
+    write_gallery(
+        args.plan,
+        TemplateStore(args.store),
+        args.out,
+        examples=args.examples,
+        real=real,
+        check=args.check,
+    )
     print(args.out)
     return 0
 

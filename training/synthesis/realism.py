@@ -201,7 +201,7 @@ def _write_packet(
     key: list[dict[str, Any]] = []
     for entry in entries:
         if entry["source"] == REAL:
-            hu, mask, about = _real_crop(entry["real"], entry["shift"], crop_mm)
+            hu, mask, about = real_crop(entry["real"], entry["shift"], crop_mm)
             report: Mapping[str, Any] = {}
         else:
             hu, mask, about = _synthetic_crop(entry["case"], store, entry["shift"], crop_mm)
@@ -249,9 +249,22 @@ def _placed(
     return crop, lesion
 
 
-def _real_crop(
+def real_crop(
     case: RealCase, shift: Sequence[int], crop_mm: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], str]:
+    """Cut a cube about the largest part of a real lesion.
+
+    Args:
+        case: CT, labelmap and type.
+        shift: voxels by which the lesion lies off the middle.
+        crop_mm: edge of the cube.
+
+    Returns:
+        HU and mask at 1 mm along L, P, S, and the names of folder and file.
+
+    Raises:
+        PastaError: if a file cannot be read or holds no such lesion.
+    """
     ct = read_volume(case.ct)
     labelmap = read_labelmap(case.labelmap, ct.grid, highest=255)
     own = label_named(case.type).value

@@ -57,6 +57,7 @@ MARGIN_MM = 8  # kept around the body
 COARSE_MM = 1.3  # labelmaps with larger voxels are smoothed on the way to 1 mm
 SMOOTHING_VOXELS = 0.7
 MIN_VESSEL_MM3 = 300.0
+MIN_CORE_VOXELS = 50
 _YES_NO: Mapping[str, bool | None] = {"": None, "yes": True, "no": False}
 _LESIONS = frozenset(lesion.name for lesion in LESIONS)
 
@@ -184,11 +185,11 @@ def names_of_scheme(scheme: str) -> Mapping[int, str]:
     return names
 
 
-def template_of(case: CaseSource) -> tuple[Template, NDArray[np.uint8], str]:
+def template_of(case: CaseSource) -> tuple[Template, NDArray[np.uint8]]:
     """Make a template of one case.
 
     Returns:
-        The template, its TotalSegmentator v1 values, and the hash of its sources.
+        The template and its TotalSegmentator v1 values.
 
     Raises:
         PastaError: if a file cannot be read, grids differ, label values are unknown, the vessels that
@@ -217,11 +218,10 @@ def template_of(case: CaseSource) -> tuple[Template, NDArray[np.uint8], str]:
     lesions = np.ascontiguousarray(lesions[box])
     affine = plan.model.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ np.array([part.start for part in box])
-    sha256 = ct.sha256[:16] + labelmap.sha256[:16]
     slice_mm = ct.acquisition.slice_thickness_mm or plan.turned.spacing_mm[2]
     contrast, doubts = _contrast(case, hu, structures, names, ct, labelmap)
     template, total = build_template(
-        case.id or f"t{sha256[:6]}{sha256[16:22]}",
+        case.id or f"t{ct.sha256[:6]}{labelmap.sha256[:6]}",
         hu,
         structures,
         names,
@@ -237,7 +237,7 @@ def template_of(case: CaseSource) -> tuple[Template, NDArray[np.uint8], str]:
     if not template.organs:
         msg = f"{case.labelmap.name}: none of the ten organs is labelled. Check the label scheme."
         raise LabelError(msg)
-    return template, total, sha256
+    return template, total
 
 
 def build_template(
@@ -297,11 +297,11 @@ def import_cases(
             outcome = Outcome(name, case.id)
         else:
             try:
-                template, total, sha256 = template_of(case)
+                template, total = template_of(case)
                 if template.id in present and not overwrite:
                     outcome = Outcome(name, template.id)
                 else:
-                    store.put(template, total, sha256=sha256, overwrite=overwrite)
+                    store.put(template, total, overwrite=overwrite)
                     outcome = Outcome(name, template.id, warnings=template.warnings)
                 present.add(template.id)
             except OSError:
@@ -504,9 +504,10 @@ def _contrast(
     found: dict[str, float] = {}
     for value, name in names.items():
         if name in {"aorta", "inferior_vena_cava"}:
-            vessel = hu[structures == value]
-            if vessel.size >= MIN_VESSEL_MM3:
-                found[name] = float(vessel.mean())
+            vessel = structures == value
+            if vessel.sum() >= MIN_VESSEL_MM3:
+                core = ndimage.binary_erosion(vessel, iterations=2)  # off the fat around it
+                found[name] = float(hu[core if core.sum() >= MIN_CORE_VOXELS else vessel].mean())
     if found:
         lacking = {"aorta", "inferior_vena_cava"} - set(found)
         doubt = tuple(

@@ -7,6 +7,7 @@ share one copy. `training.synthesis.standardisation` fills it from a CT and its 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -382,7 +383,6 @@ class TemplateStore:
         template: Template,
         total: NDArray[np.uint8],
         *,
-        sha256: str = "",
         overwrite: bool = False,
     ) -> str:
         """Add a template; it is there as a whole or not at all.
@@ -390,7 +390,6 @@ class TemplateStore:
         Args:
             template: to store.
             total: (I, J, K) TotalSegmentator v1 values.
-            sha256: of the source files.
             overwrite: replace one of the same name.
 
         Returns:
@@ -416,7 +415,7 @@ class TemplateStore:
             with atomic_file(target / "total.npz") as file:
                 np.savez_compressed(file, total=total)
             with atomic_file(target / "template.json") as file:
-                file.write(json.dumps(_written(template, sha256), indent=1).encode())
+                file.write(json.dumps(_written(template), indent=1).encode())
         except OSError as error:
             shutil.rmtree(target, ignore_errors=True)
             msg = (
@@ -522,7 +521,10 @@ def _wider(box: Box, margin: int, shape: Shape) -> Box:
     return i, j, k
 
 
-def _written(template: Template, sha256: str) -> dict[str, Any]:
+def _written(template: Template) -> dict[str, Any]:
+    content = hashlib.sha256()
+    for array in (template.hu, template.labels, template.tissues, template.blocked):
+        content.update(np.ascontiguousarray(array).data)
     return {
         "format": 1,
         "shape": list(template.shape),
@@ -534,7 +536,7 @@ def _written(template: Template, sha256: str) -> dict[str, Any]:
         "source": template.source,
         "rendered": template.rendered,
         "warnings": list(template.warnings),
-        "sha256": sha256,
+        "sha256": content.hexdigest(),
         "organs": {
             name: {
                 "volume_mm3": facts.volume_mm3,
