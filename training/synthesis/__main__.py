@@ -155,6 +155,19 @@ def _add_templates(parser: argparse.ArgumentParser) -> None:
     render.add_argument("--licence", default="")
     render.add_argument("--source", default="")
     render.set_defaults(run=_render)
+    phantom = actions.add_parser("phantom", help="draw templates from nothing but code: ten organs")
+    phantom.add_argument("--count", type=int, default=2, help="default: %(default)s")
+    phantom.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    phantom.add_argument("--contrast", choices=["yes", "no"], help="default: every other one")
+    phantom.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        default=(-405.0, 285.0),
+        metavar="MM",
+        help="lowest and highest height; 0 is T12, 50 the diaphragm (default: the whole trunk)",
+    )
+    phantom.set_defaults(run=_phantom)
     listing = actions.add_parser("list", help="what is there, and which organs can be used")
     listing.set_defaults(run=_list)
 
@@ -256,6 +269,31 @@ def _render(args: argparse.Namespace) -> int:
         )
         store.put(template, total, overwrite=args.overwrite)
         print(f"{template_id}: rendered, {'with' if contrast else 'without'} contrast agent")
+    return 0
+
+
+def _phantom(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from training.synthesis.rendered import phantom_template
+    from training.synthesis.templates import TemplateStore
+
+    store = TemplateStore(args.store)
+    present = set(store.ids())
+    for number in range(args.count):
+        template_id = f"phantom_{args.seed}_{number}"
+        if template_id in present and not args.overwrite:
+            print(f"{template_id}: is there")
+            continue
+        contrast = _YES[args.contrast] if args.contrast else number % 2 == 0
+        template, total = phantom_template(
+            template_id,
+            np.random.default_rng([args.seed, number]),
+            contrast=bool(contrast),
+            range_mm=tuple(args.range),
+        )
+        store.put(template, total, overwrite=args.overwrite)
+        print(f"{template_id}: drawn, {'with' if contrast else 'without'} contrast agent")
     return 0
 
 

@@ -18,6 +18,7 @@ from pasta.errors import LabelError
 from pasta.geometry import Volume, reoriented
 from pasta.io import read_labelmap
 from pasta.preprocessing.resampling import grid_map
+from training.synthesis.phantom import PHASES, TRUNK_MM, draw_phantom, render_phantom
 from training.synthesis.rendering import RenderRecipe, deformed, draw_render_recipe, painted
 from training.synthesis.standardisation import build_template, labels_at_1mm, names_of_scheme
 from training.synthesis.templates import AXCODES, SPACING_MM, Template
@@ -118,4 +119,40 @@ def render_template(
         source=f"{source}; rendered ({note})".lstrip("; "),
         rendered=True,
         warnings=(f"Rendered from a label map: {asdict(recipe)}",),
+    )
+
+
+def phantom_template(
+    template_id: str,
+    rng: np.random.Generator,
+    *,
+    contrast: bool,
+    range_mm: tuple[float, float] = TRUNK_MM,
+) -> tuple[Template, NDArray[np.uint8]]:
+    """Paint a template from nothing but code: all ten organs, no label map needed.
+
+    Args:
+        template_id: name.
+        rng: source of all choices.
+        contrast: portal venous or without contrast agent.
+        range_mm: lowest and highest height, of `training.synthesis.phantom.draw_phantom`.
+
+    Returns:
+        The template and its TotalSegmentator v1 values (kidneys and lungs by side, no parts).
+    """
+    phase = PHASES[int(contrast)]
+    recipe = draw_phantom(rng, phase=phase, lesions=(), range_mm=range_mm)
+    ct, labelmap = render_phantom(recipe, SPACING_MM)
+    structures = np.ascontiguousarray(labelmap.voxels, dtype=np.uint8)
+    return build_template(
+        template_id,
+        np.ascontiguousarray(ct.voxels),
+        structures,
+        names_of_scheme("pasta"),
+        affine=ct.affine,
+        slice_mm=1.0,
+        contrast=contrast,
+        licence="none needed",
+        source="drawn by training.synthesis.phantom",
+        rendered=True,
     )
