@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from pasta.labels import label_named
+from pasta.neighbourhood import SOLID_HU
 from training.synthesis.noise import taken
 from training.synthesis.recipe import Result
 from training.synthesis.tables import Curve, Floats, blurred, border, falling, steady
@@ -23,8 +24,11 @@ REACH = 2.2  # radii up to which tissue is pushed aside
 PSF_MM = 0.45  # in-plane, on top of the edge that is drawn
 SLICE_PSF = 0.42  # sigma along z over slice thickness
 LOWEST_HU, HIGHEST_HU = -1024, 3071
-EDGE_WIDTHS = 5.0  # beyond so many widths the lesion is not seen
+NEAR_MM = 3.0
+EDGE_WIDTHS = 4.0  # an edge fades out over so many widths
+FAINT = 0.018  # share of the lesion that is not drawn: beyond four widths of its edge
 _BONE = label_named("bone").value
+_FACES_AND_EDGES = ndimage.generate_binary_structure(3, 2)
 
 
 def psf(template: Template) -> tuple[float, float, float]:
@@ -147,15 +151,21 @@ def composed(
     alpha = blurred(alpha, (0.0, 0.0, float(np.sqrt(spread[2] ** 2 - PSF_MM**2))))
     mask = one_piece((alpha >= 0.5) & ~forbidden, distance)
     alpha = np.where(mask, alpha, np.minimum(alpha, np.float32(0.499)))
-    alpha[alpha < 1 / (1 + np.exp(EDGE_WIDTHS))] = 0
-    core = mask & (distance <= -1.5)
-    if exact is not None:
-        core &= exact
+    alpha[(alpha < FAINT) | (steps_away(mask) > fading_mm(recipe))] = 0
+    core = ndimage.binary_erosion(mask, _FACES_AND_EDGES)  # what the meter takes the mean of
     if core.sum() < 30:
-        core = mask if exact is None else mask & exact
+        core = mask
+    if exact is not None and (core & exact).any():
+        core &= exact
     if core.any():  # one step makes the mean that is seen the one that was asked for
         a = alpha[core].astype(np.float64)
-        seen = float(((1 - a) * host.hu[core] + a * layer[core]).mean())
+        shown = (1 - a) * host.hu[core] + a * layer[core]
+        solid = shown > SOLID_HU
+        if brightest and 2 * solid.sum() >= solid.size:
+            a, shown = a[solid], shown[solid]
+            seen = float(np.median(shown))
+        else:
+            seen = float(shown.mean())
         layer = layer + np.float32(steady((recipe["hu"] - seen) / max(float(a.mean()), 0.3)))
     # averaged independent noise would be too weak: what is missing is added
     rest = 1 - alpha
@@ -168,6 +178,17 @@ def composed(
     labels = host.labels.copy()
     labels[mask] = label_named(recipe.label).value
     return Result(host.box, hu, mask, labels, alpha, displaced)
+
+
+def steps_away(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Distance to a mask in voxels, the largest of those along i, j, k; quick to find."""
+    out: NDArray[np.int32] = ndimage.distance_transform_cdt(~mask, "chessboard")
+    return out
+
+
+def fading_mm(recipe: Recipe) -> float:
+    """How far from its mask a lesion may change HU: 3 mm and four widths of its edge."""
+    return NEAR_MM + EDGE_WIDTHS * recipe["margin_mm"]
 
 
 def edge(distance: Floats, width: float) -> Floats:

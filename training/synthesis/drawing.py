@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ from pasta.report.attributes import (
     option_of,
 )
 from training.synthesis.host import box_around, surroundings
-from training.synthesis.placement import best_place, candidates, judged, ring_hu
+from training.synthesis.placement import best_place, candidates, judged, outside_contact, ring_hu
 from training.synthesis.priors import (
     CONTACT_QUANTILES,
     CYSTS,
@@ -47,6 +48,7 @@ DOUBT = 0.03  # around it, no sphericity is aimed at
 MAX_SHARE = 0.35  # of its organ that one solid lesion may take
 SOLID_ORGANS = ("liver", "kidney", "pancreas")  # where the noise of a scan is read
 _ATTEMPTS = 4
+MAX_TUBE_MM = 18.0  # radius up to which a tumour can ring a tube
 Wish = Mapping[str, str | float]
 
 
@@ -212,18 +214,25 @@ def ellipsoid_sphericity(axes: Triple) -> float:
     return math.pi ** (1 / 3) * (8 * math.pi * a * b * c) ** (2 / 3) / area
 
 
-def roughness(sphericity: float, axes: Triple) -> float:
+# measured on ellipsoids of 16 to 28 mm: share of sphericity that surface noise takes
+ROUGH_LOSS = (0.0, 0.008, 0.027, 0.05, 0.08, 0.135, 0.2, 0.29, 0.38)
+ROUGH_AMPLITUDE = (0.02, 0.06, 0.10, 0.14, 0.18, 0.24, 0.32, 0.42, 0.55)
+LOBES_LOSS = 0.09  # what joining ellipsoids takes before any noise
+ROUND_LOSS = 0.08  # more than that leaves dents: solidity below the meter's 0.88
+
+
+def roughness(sphericity: float, axes: Triple, *, lobes: bool = False) -> float:
     """Amplitude of the surface noise that brings an ellipsoid down to a sphericity."""
-    smooth = ellipsoid_sphericity(axes)
-    return float(np.interp(1 - sphericity / smooth, ROUGH_LOSS, ROUGH_AMPLITUDE))
+    loss = 1 - sphericity / ellipsoid_sphericity(axes) - (LOBES_LOSS if lobes else 0)
+    radius = float(np.prod(axes)) ** (1 / 3)
+    # voxels smooth small bodies, and the widest noise of the bank is fine for large ones
+    scale = float(np.interp(radius, (4, 5, 8, 14, 24, 40), (1.5, 1.3, 1.0, 1.0, 1.12, 1.15)))
+    return float(scale * np.interp(loss, ROUGH_LOSS, ROUGH_AMPLITUDE))
 
 
-# measured on rendered lesions: share of sphericity that an amplitude of surface noise takes
-ROUGH_LOSS = (0.0, 0.01, 0.05, 0.10, 0.17, 0.25, 0.35, 0.45)
-ROUGH_AMPLITUDE = (0.02, 0.06, 0.12, 0.18, 0.25, 0.33, 0.45, 0.6)
-
-
-def _sphericity(intent: Mapping[str, str], prior: Prior, rng: np.random.Generator) -> float:
+def _sphericity(
+    intent: Mapping[str, str], prior: Prior, axes: Triple, rng: np.random.Generator
+) -> float:
     """Sphericity to aim at, never in doubt between round-like and irregular."""
     psi = float(intent.get("psi", 0)) or between(
         QUANTILES, prior.sphericity, float(rng.random()), 0.5, 0.98
@@ -231,7 +240,7 @@ def _sphericity(intent: Mapping[str, str], prior: Prior, rng: np.random.Generato
     if intent["shape"] == ROUND:
         if psi < ROUND_FROM:
             psi = float(rng.uniform(ROUND_FROM + DOUBT, max(prior.sphericity[-1], 0.92)))
-        return max(psi, ROUND_FROM + DOUBT)
+        return max(psi, ROUND_FROM + DOUBT, (1 - ROUND_LOSS) * ellipsoid_sphericity(axes))
     if psi > ROUND_FROM:
         psi = float(rng.uniform(min(prior.sphericity[0], 0.7), ROUND_FROM - DOUBT))
     return min(psi, ROUND_FROM - DOUBT)
@@ -239,7 +248,8 @@ def _sphericity(intent: Mapping[str, str], prior: Prior, rng: np.random.Generato
 
 def _noise(template: Template, organ: str) -> dict[str, float]:
     known = surroundings(template)
-    where = [o for o in (organ, *SOLID_ORGANS) if o in SOLID_ORGANS and o in template.organs]
+    # fat between the lobes of a pancreas, or medulla beside cortex, is not noise: liver if there
+    where = [o for o in SOLID_ORGANS if o in template.organs]
     noise = known.noise(where[0] if where else organ)
     strength = noise.hu if where else min(noise.hu, 15.0)
     return {"noise_hu": strength, "noise_mm": noise.mm}
@@ -269,14 +279,24 @@ def _margin(
     return float(rng.uniform(0.5, 0.7) if label in CYSTS else rng.uniform(0.5, 0.8))
 
 
-def _texture(label: str, intent: Mapping[str, str], hu: float, rng: np.random.Generator) -> float:
+def _texture(
+    label: str, intent: Mapping[str, str], hu: float, plain_hu: float, rng: np.random.Generator
+) -> float:
+    """Standard deviation of the texture; `plain_hu` is that of the tissue it is judged against."""
     if intent["heterogeneity"] != HETEROGENEOUS:
         return 0.0 if label in (*CYSTS, *STONES) else float(rng.uniform(0, 2))
     if hu > 300:
         return float(rng.uniform(50, 110))
-    return (
-        float(rng.uniform(9, 15)) if label in ("pancreatic_tumor",) else float(rng.uniform(9, 18))
-    )
+    # beyond the spread of plain tissue; 1.25: the meter's blur takes a fifth of it
+    return 1.25 * math.hypot(float(rng.uniform(8, 15)), 0.9 * min(plain_hu, 14.0))
+
+
+def _plain(label: str, template: Template, centre: tuple[int, int, int]) -> float:
+    """Spread of the HU of plain tissue, at the scale of texture."""
+    known, organ = surroundings(template), label_named(label).organ
+    if organ in HOLLOW or organ in ("lung", "bone"):
+        return known.muscle_texture_hu(box_around(centre, [10, 10, 10], template.shape))
+    return known.texture_hu(organ)
 
 
 def _solid(
@@ -294,13 +314,17 @@ def _solid(
     close = intent["invasion"] == CLOSE
     contact = between(CONTACT_QUANTILES, prior.contact, float(rng.random()), 0.1, 1.0)
     contact = min(contact, 0.85) if close else contact
+    if intent["shape"] == ROUND and organ in ("liver", "lung", "bone"):
+        contact = max(contact, 0.93)  # cut by the capsule it would not be round
     centre = _site(label, template, rng, axes, rotation, canvas, contact, close=close)
     reference = _reference(label, template, centre, axes, rotation, canvas)
     hu = draw_hu(label, intent["density"], reference, contrast=template.contrast, rng=rng)
-    psi = _sphericity(intent, prior, rng)
+    psi = _sphericity(intent, prior, axes, rng)
+    if organ in HOLLOW:  # thin arms along a wall would be a thickening
+        psi = max(psi, 0.7)
     numbers: dict[str, float] = {
         "hu": hu,
-        "texture_hu": _texture(label, intent, hu, rng),
+        "texture_hu": _texture(label, intent, hu, _plain(label, template, centre), rng),
         "margin_mm": _margin(label, intent, radius, rng),
         "rough": roughness(psi, axes),
         "kappa": float(rng.uniform(*prior.kappa)),
@@ -309,10 +333,11 @@ def _solid(
         "gap": float(not close),
         **_noise(template, organ),
     }
-    if intent["shape"] == IRREGULAR and radius > 6 and rng.random() < 0.5:
+    if intent["shape"] == IRREGULAR and radius > 6 and organ not in HOLLOW and rng.random() < 0.5:
         numbers["lobes"] = float(rng.integers(2, 6))
-        numbers["rough"] = max(0.1, numbers["rough"] - 0.08)
-    numbers |= _specials(label, intent, hu, radius, numbers, rng)
+        numbers["rough"] = roughness(psi, axes, lobes=True)
+        numbers["kappa"] = min(numbers["kappa"], 0.1)  # pushed in ellipsoids, which it is not
+    numbers |= _specials(label, intent, hu, radius, rng)
     return Recipe(
         label, template.id, int(rng.integers(2**31)), "solid", centre, axes, rotation,
         rounded(numbers), {name: intent[name] for name in PREDICTED},
@@ -366,9 +391,8 @@ def _outside(label: str, radius: float, rng: np.random.Generator, *, close: bool
 
 
 def _specials(
-    label: str, intent: Mapping[str, str], hu: float, radius: float, numbers: Mapping[str, float],
-    rng: np.random.Generator,
-) -> dict[str, float]:  # fmt: skip
+    label: str, intent: Mapping[str, str], hu: float, radius: float, rng: np.random.Generator
+) -> dict[str, float]:
     """What only some types have: necrosis, rims, calcium, halos, spicules, septa."""
     more: dict[str, float] = {}
     mixed = intent["heterogeneity"] == HETEROGENEOUS
@@ -444,18 +468,21 @@ def _wall(
     found = candidates(template, organ, rng, depth=(-1, 0))
     axes = (extent * 0.6 + 2,) * 3
     places = judged(template, organ, found, axes, rotation, canvas)
+    other = outside_contact(template, organ, found, extent, canvas)
+    places = replace(places, other=other, contact=np.full(len(found), 0.4))
     centre = best_place(places, contact=0.4, close=close, rng=rng)
     local, axis = _tube(template, organ, centre, extent)
-    inward = min(thickness, (0.8 if annular else 1.5) * local)
-    outward = float(np.clip(thickness - inward, 0, 9)) + (
-        float(rng.uniform(2.5, 6)) if close else float(rng.uniform(0.3, 1.0)))  # fmt: skip
+    annular = annular and local <= MAX_TUBE_MM
+    inward = min(thickness, 0.8 * local)
+    outward = float(np.clip(thickness - inward, 0, 6)) + (
+        float(rng.uniform(2.5, 5)) if close else float(rng.uniform(0.3, 1.0)))  # fmt: skip
     extent = max(extent, 1.35 * (inward + outward) if not annular else 0.8 * thickness)
     reference = _reference(label, template, centre, axes, rotation, canvas)
     hu = draw_hu(label, intent["density"], reference, contrast=template.contrast, rng=rng)
     chance = rng.random(4)
     numbers = {
         "hu": hu,
-        "texture_hu": _texture(label, intent, hu, rng),
+        "texture_hu": _texture(label, intent, hu, _plain(label, template, centre), rng),
         "margin_mm": _margin(label, intent, 30, rng),
         "thickness_mm": inward,
         "extent_mm": extent,

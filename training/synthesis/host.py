@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pasta.geometry import Volume
 from pasta.labels import LESIONS, label_named
-from pasta.neighbourhood import Scan
+from pasta.neighbourhood import Scan, deviation
 from training.synthesis.templates import TISSUES
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ class Surroundings:
             Volume(template.hu, template.affine), Volume(template.labels, template.affine)
         )
         self._noise: dict[str, Noise] = {}
+        self._texture: dict[str, float] = {}
         self._voxels: dict[str, NDArray[np.int32]] = {}
 
     @property
@@ -175,6 +176,26 @@ class Surroundings:
         if organ not in self._noise:
             self._noise[organ] = self._measured_noise(organ)
         return self._noise[organ]
+
+    def texture_hu(self, organ: str) -> float:
+        """Spread of an organ's HU at the scale of texture, which the meter takes off a lesion's."""
+        if organ not in self._texture:
+            voxels = self.voxels(organ)
+            depth = self.template.distances(organ)
+            spreads = []
+            for place in voxels[:: max(1, len(voxels) // 8)][:8]:
+                box = box_around(tuple(place), [10, 10, 10], self.template.shape)
+                smooth = ndimage.gaussian_filter(self.template.hu[box].astype(np.float32), 1.2)
+                values = smooth[depth[box] <= -1]
+                if values.size >= 50:
+                    spreads.append(deviation(values))
+            self._texture[organ] = float(np.median(spreads)) if spreads else 0.0
+        return self._texture[organ]
+
+    def muscle_texture_hu(self, box: Box) -> float:
+        """The same of the back muscle at the height of a box."""
+        muscle = self.scan.muscle(box)
+        return muscle.noise_hu or 0.0 if muscle is not None else 0.0
 
     def _measured_noise(self, organ: str) -> Noise:
         voxels = self.voxels(organ)

@@ -48,7 +48,7 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     displaced = np.zeros(host.hu.shape, bool)
     before = host
     if pushes:
-        rho = _radii(coordinates(host, recipe.centre), turn, axes)
+        rho = radii(coordinates(host, recipe.centre), turn, axes)
         displaced = pushed(host, rho, recipe.centre, recipe["kappa"])
         near = box_around(recipe.centre, half, template.shape)
         inner = tuple(
@@ -100,7 +100,7 @@ def _in_wider_box(
     return Wider(host.box, hu, mask, labels, alpha, displaced)
 
 
-def _radii(
+def radii(
     at: tuple[Floats, Floats, Floats], turn: NDArray[np.float32], axes: NDArray[np.float32]
 ) -> Floats:
     """Distance from the centre in semi-axes."""
@@ -125,8 +125,12 @@ def _shape(
     jitter = (rng.random(3) - 0.5).astype(np.float32)
     moved = tuple(x - shift for x, shift in zip(at, jitter, strict=True))
     if lobes <= 1:
-        rho = _radii(moved, turn, axes)  # type: ignore[arg-type]
+        rho = radii(moved, turn, axes)  # type: ignore[arg-type]
+        away = np.sqrt(moved[0] ** 2 + moved[1] ** 2 + moved[2] ** 2)
+        local = away / np.maximum(rho, np.float32(0.05))  # mm that one semi-axis is long there
+        local = np.clip(local, np.float32(min(axes)), np.float32(max(axes)))
     else:
+        local = np.float32(radius)  # type: ignore[assignment]
         rho = np.full(host.hu.shape, np.float32(9))
         for _ in range(lobes):
             place = rng.random(3) * 2 - 1
@@ -134,7 +138,7 @@ def _shape(
             shift = (place.astype(np.float32) * axes) @ turn
             size = np.float32(0.55 + 0.3 * rng.random())
             own = tuple(x - s for x, s in zip(moved, shift, strict=True))
-            lobe = (_radii(own, turn, axes * size) - 1) * size + 1  # type: ignore[arg-type]
+            lobe = (radii(own, turn, axes * size) - 1) * size + 1  # type: ignore[arg-type]
             seam = np.maximum(np.float32(SEAM) - np.abs(rho - lobe), 0)
             rho = np.minimum(rho, lobe) - seam * seam * np.float32(0.25 / SEAM)
     rough = np.float32(recipe["rough"])
@@ -146,7 +150,7 @@ def _shape(
         ridge = np.abs(taken(host.hu.shape, max(0.12 * radius, 1.3), rng))
         ridge = np.maximum(np.float32(0.35) - ridge, 0) * np.float32(1 / 0.35)
         rho = rho - np.float32(recipe["spicules"]) * ridge * np.clip(rho, 0.6, 1.4)
-    return (rho - 1) * np.float32(radius)
+    return (rho - 1) * local
 
 
 def _sized(distance: Floats, clip: Floats, target_mm3: float, radius: float) -> Floats:

@@ -98,6 +98,27 @@ def judged(
     return Places(centres, contact, other, filled, blocked, bone)
 
 
+def outside_contact(
+    template: Template,
+    organ: str,
+    centres: NDArray[np.int32],
+    reach_mm: float,
+    canvas: Canvas | None = None,
+) -> NDArray[np.float64]:
+    """Share of what lies 1 to 4 mm outside a wall, near each centre, that is solid or has a label."""
+    from pasta.labels import label_named
+
+    source = template if canvas is None else canvas
+    spokes = np.concatenate([DIRECTIONS * reach_mm * part for part in (0.25, 0.5, 0.75, 0.95)])
+    points = (centres[:, None, :] + np.rint(spokes)[None]).astype(np.int32)
+    depth = _looked_up(template.distances(organ), points)
+    labels, hu = _looked_up(source.labels, points), _looked_up(source.hu, points)
+    film = (depth >= 1) & (depth <= 4)
+    solid = film & (labels != label_named(organ).value) & ((labels != 0) | (hu > FAT_HU))
+    share: NDArray[np.float64] = solid.sum(axis=1) / np.maximum(1, film.sum(axis=1))
+    return share
+
+
 def candidates(
     template: Template,
     organ: str,
@@ -155,7 +176,7 @@ def best_place(
     if not len(places.centres):
         msg = "the organ has no free place at the depth that this lesion needs"
         raise RecipeError(msg)
-    wrong = np.maximum(0, 0.14 - places.other) if close else np.maximum(0, places.other - 0.01)
+    wrong = np.maximum(0, 0.22 - places.other) if close else np.maximum(0, places.other - 0.01)
     cost = (
         np.abs(places.contact - contact)
         + 4.0 * wrong

@@ -52,16 +52,19 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     along, around = _along_the_wall(recipe, host, seed)
     shape = host.hu.shape
     coarse, fine = taken(shape, 0.35 * extent, rng), taken(shape, 3, rng)
-    rest = 1 - along * (1 + np.float32(0.15) * coarse) / np.float32(extent)
+    wander = 1 + np.float32(0.15) * coarse + np.float32(0.06) * taken(shape, 6, rng)
+    rest = 1 - along * wander / np.float32(extent)
     rise = smoothstep(rest / np.float32(recipe["shoulder"]))
-    swing = np.clip(0.9 + 0.16 * coarse + 0.08 * fine, 0.35, 1.3).astype(np.float32)
+    swing = np.clip(0.9 + 0.16 * coarse + 0.05 * fine, 0.35, 1.3).astype(np.float32)
     ring = 1 - np.float32(recipe["eccentric"]) * (1 - around) * np.float32(0.5)
     thick = np.float32(recipe["thickness_mm"]) * rise * swing * ring
     if recipe["ulcer"] > 0:
         dip = bell(along * np.float32(1 / (0.45 * extent)))
         thick = thick * (1 - np.float32(0.75 * recipe["ulcer"]) * dip)
     grown = np.float32(outward) * rise * ring * np.clip(0.85 + 0.3 * coarse + 0.2 * fine, 0, 1.5)
-    forbidden = host.forbidden(outward + 3, replaces=recipe["replaces"] > 0, air=True)
+    forbidden = host.forbidden(
+        outward + 3 + 3 * recipe["margin_mm"], replaces=recipe["replaces"] > 0, air=True
+    )
     clip = beyond(forbidden)
     if recipe["gap"] > 0:
         clip = np.maximum(clip, beyond(host.neighbours()) + np.float32(1.2))
@@ -73,6 +76,7 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     alpha = np.minimum(edge(inner, LUMEN_EDGE_MM), edge(side, SIDE_EDGE_MM))
     alpha = np.minimum(alpha, edge(depth - grown, float(width)))
     alpha = np.minimum(alpha, edge(clip, 0.6))
+    alpha = alpha * np.minimum(1, 5 * rise)  # no film along the wall where nothing is thickened
     layer = np.full(shape, np.float32(recipe["hu"]))
     if recipe["texture_hu"] > 0:
         texture = np.float32(0.6) * taken(shape, 5, rng) + np.float32(0.5) * taken(shape, 2, rng)
@@ -91,8 +95,8 @@ def _strands(
     recipe: Recipe, host: Host, outside: Floats, rise: Floats, rng: np.random.Generator
 ) -> None:
     """Draw strands into the fat outside."""
-    ridge = np.maximum(np.float32(0.35) - np.abs(taken(host.hu.shape, 1.5, rng)), 0) / 0.35
-    share = ridge * edge(outside - np.float32(5), 1.5) * rise
+    ridge = bell(np.abs(taken(host.hu.shape, 3, rng)) * np.float32(3.5))
+    share = ridge * edge(outside - np.float32(4), 1.0) * rise * rise
     fat = (host.labels == 0) & (host.hu < -30) & (host.hu > -200) & (outside > 0)
     host.hu[fat] += (np.float32(recipe["strands_hu"]) * share)[fat]
 
