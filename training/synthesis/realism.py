@@ -535,7 +535,7 @@ def _apart(
     test = stats.mannwhitneyu(means[0], means[1])
     return {
         "real_minus_synthetic": round(float(np.mean(means[0]) - np.mean(means[1])), 3),
-        "chance_real_above": round(float(np.mean(chances)), 3),
+        "chance_real_above": round(float(np.mean(chances)), 3) if chances else None,
         "p": float(f"{test.pvalue:.3g}"),
         "readers": len(chances),
     }
