@@ -41,6 +41,7 @@ WINDOWS: Mapping[str, tuple[float, float]] = {  # centre and width, HU
     "lung": (-600, 1500),
     "bone": (400, 1800),
 }
+OUTSIDE_HU = -3000.0  # black in every window: there is no scan
 _BINS = np.geomspace(2, 130, 22)
 
 
@@ -178,7 +179,7 @@ def _view(
     axis = (2, 1, 0)[plane]
     cut, shape = np.take(hu, at[axis], axis=axis), np.take(mask, at[axis], axis=axis)
     middle = [c for n, c in enumerate(at) if n != axis]
-    square = np.full((VIEW_MM, VIEW_MM), -1000.0, np.float32)
+    square = np.full((VIEW_MM, VIEW_MM), OUTSIDE_HU, np.float32)
     inside = np.zeros((VIEW_MM, VIEW_MM), np.float32)
     start = [c - VIEW_MM // 2 for c in middle]
     source = tuple(
@@ -244,7 +245,7 @@ def _section(
     ]
     if failed:
         parts.append(
-            f'<p class="problem">{len(failed)} cases have no lesion: '
+            f'<p class="problem">No lesion in {len(failed)} of them: '
             f"{html.escape(failed[0].problem or 'no template')}</p>"
         )
     parts.append('<div class="examples">')
@@ -316,7 +317,7 @@ def _shares(name: str, attribute: str, reports: Sequence[Mapping[str, Any]]) -> 
             continue
         rows.append(
             f'<div class="row"><span>{html.escape(_short(option))}</span>'
-            f'<i style="width:{60 * found:.1f}%"></i><b style="left:calc(38% + {60 * wanted:.1f}%)"></b>'
+            f'<i style="width:{38 * found:.1f}%"></i><b style="left:calc(36% + {38 * wanted:.1f}%)"></b>'
             f"<em>{found:.0%} / {wanted:.0%}</em></div>"
         )
     left_out = len(reports) - len(known)
@@ -458,13 +459,13 @@ figure .outlined{display:none}table{border-collapse:collapse;font-size:12.5px;ma
 figure table{display:grid;grid-template-columns:1fr 1fr;column-gap:18px}figure tbody{display:contents}
 figure tr{display:flex;gap:8px}th{text-align:left;color:var(--dim);font-weight:400;padding:1px 6px 1px 0;
 white-space:nowrap}td{padding:1px 6px}
-.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:18px;margin-top:14px}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(212px,1fr));gap:16px;margin-top:14px}
 svg{width:100%;height:auto}svg text{fill:var(--dim);font-size:9px;text-anchor:middle}
 .found{fill:var(--found)}.prior{fill:none;stroke:var(--prior);stroke-width:1.6}.plot p{margin:4px 0}
 .row{position:relative;height:20px;font-size:12px}.row span{position:absolute;left:0;color:var(--dim);
-width:37%;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}.row i{position:absolute;left:38%;
+width:35%;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}.row i{position:absolute;left:36%;
 top:4px;height:11px;background:var(--found);border-radius:2px}.row b{position:absolute;top:1px;height:17px;
-width:2px;background:var(--prior)}.row em{position:absolute;right:0;font-style:normal;background:#15161acc}
+width:2px;background:var(--prior)}.row em{position:absolute;right:0;font-style:normal;}
 .key{display:inline-block;width:12px;height:10px;background:var(--found)}
 .key.prior{background:var(--prior);width:3px}.confusion{margin:0}.confusion td{text-align:right;min-width:52px;
 background:rgba(224,90,90,calc(var(--share)*.75))}.confusion .same{background:rgba(91,141,239,calc(var(--share)*.75))}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -67,7 +69,7 @@ def _by_pool(
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # children read them when NumPy loads
     pool = ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
+        count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
     )
     try:
         for future in as_completed([pool.submit(function, task) for task in tasks]):
@@ -86,10 +88,19 @@ def _by_pool(
                 os.environ[name] = value
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent is killed, which a pool's workers do not notice."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _by_dask(
