@@ -13,6 +13,7 @@ from pasta.labels import label_named
 from pasta.neighbourhood import Scan
 from training.synthesis.refinement.guards import guarded, noise_hu
 from training.synthesis.refinement.leak import leak_test, ring_features
+from training.synthesis.templates import Template, TemplateStore
 
 TUMOR = label_named("liver_tumor").value
 LIVER = label_named("liver").value
@@ -194,3 +195,42 @@ def test_an_exported_data_set_is_refined_or_kept_and_counted(data, added, outcom
         refine_data(Brighter(added), data, data, 5, 0)
     with pytest.raises(RefinementError, match="no Organ/Type/ID"):
         refine_data(Brighter(added), tmp_path / "nothing", out, 5, 0)
+
+
+def test_a_check_draws_lesions_and_counts_what_the_guards_keep(tmp_path):
+    pytest.importorskip("einops", reason="MONAI's DiffusionModelUNet needs einops")
+    from training.synthesis.refinement.checking import check, draw_places
+
+    rng = np.random.default_rng(0)
+    distance = np.sqrt(((np.indices((76, 76, 76)) - 37.5) ** 2).sum(axis=0))
+    noise = ndimage.gaussian_filter(rng.normal(0, 20, distance.shape), 0.7)
+    hu = np.where(distance < 34, 100, -90) + noise
+    labels = np.where(distance < 34, LIVER, 0).astype(np.uint8)
+    template = Template.from_arrays("ball", hu.astype(np.int16), labels)
+    store = TemplateStore(tmp_path)
+    store.put(template, np.zeros(labels.shape, np.uint8))
+    places = draw_places(store, ["liver_cyst"], 2, 44, np.random.default_rng(0))
+    assert [place.label for place in places] == ["liver_cyst"] * 2
+    for place in places:
+        assert place.mask.shape == (44, 44, 44)
+        # the twin is the template itself
+        assert np.array_equal(place.untouched, template.hu[place.case.box])
+        assert not np.array_equal(place.untouched, place.case.hu)
+    found = check(Brighter(25), places, [5], 0)["by_t"]["5"]
+    # 25 HU more where it is dark: the cyst alone
+    assert found["kept"] == 0
+    assert set(found["refused_by"]) <= {"contrast", "edge"}
+    assert not found["may_be_shipped"]
+    assert check(Brighter(1), places, [5], 0)["by_t"]["5"]["kept"] == 1
+
+
+def test_a_command_says_in_one_line_what_is_wrong(tmp_path, capsys):
+    pytest.importorskip("einops", reason="MONAI's DiffusionModelUNet needs einops")
+    from training.synthesis.refinement.__main__ import main
+
+    weights = ["--weights", str(tmp_path / "none")]
+    assert main(["check", "--store", str(tmp_path), *weights]) == 2
+    assert "Train first" in capsys.readouterr().err
+    assert main(["train", "--store", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "no template of a real CT" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
