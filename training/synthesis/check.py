@@ -70,9 +70,7 @@ def balanced_accuracy(pairs: Counter[tuple[str, str]]) -> float:
     return float(np.mean([right / total for right, total in of.values()])) if of else float("nan")
 
 
-def mask_facts(
-    recipe: Recipe, result: Result, template: Template, found: Measurements
-) -> dict[str, float]:
+def mask_facts(recipe: Recipe, result: Result, found: Measurements) -> dict[str, float]:
     """Size and shape of a mask as the priors were measured: D, axis scatter, sphericity, contact."""
     places = np.argwhere(result.mask).astype(np.float64)
     facts = {"diameter_mm": found.diameter_mm}
@@ -96,10 +94,9 @@ def darkened(result: Result, template: Template, rng: np.random.Generator) -> ND
     What SyntheticTumors (Hu et al., CVPR 2023) publishes of its texture, made again from its
     numbers; the baseline for variety.
     """
-    noise = taken(result.mask.shape, float(rng.choice((3.0, 6.0, 12.0))), rng)
-    share = rng.uniform(0.05, 0.25)
-    specks = rng.random(noise.shape) < share * (1 + 0.5 * noise)
-    texture = ndimage.gaussian_filter(specks.astype(np.float32), float(rng.uniform(3, 8)))
+    noise = taken(result.mask.shape, float(rng.uniform(3, 15)), rng)
+    specks = rng.random(noise.shape) < np.clip(0.15 + 0.033 * noise, 0.05, 0.25)
+    texture = ndimage.gaussian_filter(specks.astype(np.float32), float(rng.choice((4, 7))))
     texture = np.clip(texture / max(1e-6, float(texture.mean())) * rng.uniform(0.5, 0.55), 0, 1)
     soft = ndimage.gaussian_filter(result.mask.astype(np.float32), float(rng.uniform(1, 2)))
     hu = template.hu[result.box].astype(np.float32)
@@ -178,7 +175,7 @@ def _one(label: str, template: Template, rng: np.random.Generator, tally: Tally)
     done = time.process_time()
     tally.drawn[label] += 1
     tally.seconds[label].append((drawn - begun, done - drawn))
-    tally.facts[label].append(mask_facts(recipe, result, template, found))
+    tally.facts[label].append(mask_facts(recipe, result, found))
     for rule in broken_rules(recipe, result, template):
         tally.broken[label][rule] += 1
     if not label_named(label).malignant:

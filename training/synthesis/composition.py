@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from pasta.labels import label_named
 from pasta.neighbourhood import SOLID_HU
+from training.synthesis.host import FIRST_LESION
 from training.synthesis.noise import taken
 from training.synthesis.recipe import Result
 from training.synthesis.tables import Curve, Floats, blurred, border, falling, steady
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 REACH = 2.2  # radii up to which tissue is pushed aside
 PSF_MM = 0.45  # in-plane, on top of the edge that is drawn
+GAP_MM = 2.0  # of fat or healthy wall, from which the meter sees no contact
+ILL_DEFINED_MM = 1.2  # edges wider than that are
 SLICE_PSF = 0.42  # sigma along z over slice thickness
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 NEAR_MM = 3.0
 EDGE_WIDTHS = 4.0  # an edge fades out over so many widths
 FAINT = 0.018  # share of the lesion that is not drawn: beyond four widths of its edge
-_BONE = label_named("bone").value
+_FIXED = np.zeros(256, bool)  # what is not pushed aside: bone, and lesions drawn before
+_FIXED[[label_named("bone").value, *range(FIRST_LESION, 256)]] = True
 _FACES_AND_EDGES = ndimage.generate_binary_structure(3, 2)
 
 
@@ -50,12 +54,12 @@ def pushed(
 ) -> NDArray[np.bool_]:
     """Push tissue aside without compressing it: r_source^3 = r^3 - kappa, in ellipsoidal radii.
 
-    Bone stays where it is. The host's arrays are changed in place.
+    Bone and lesions drawn before stay where they are. The host's arrays are changed in place.
 
     Returns:
         (I, J, K) bool, voxels whose tissue came from elsewhere.
     """
-    moved = (rho < REACH) & (rho > 0.5) & (host.labels != _BONE)
+    moved = (rho < REACH) & (rho > 0.5) & ~_FIXED[host.labels]
     if kappa <= 0 or not moved.any():
         return np.zeros(rho.shape, bool)
 
@@ -76,7 +80,7 @@ def pushed(
     limits = np.array(rho.shape, np.float32) - 1
     source = np.clip(source, 0, limits)
     nearest = tuple(np.rint(source).astype(np.int32).T)
-    kept = host.labels[nearest] != _BONE
+    kept = ~_FIXED[host.labels[nearest]]
     places, source = places[kept], source[kept]
     nearest = tuple(np.rint(source).astype(np.int32).T)
     here = tuple(places.T)
@@ -91,6 +95,20 @@ def pushed(
 def beyond(forbidden: NDArray[np.bool_]) -> Floats:
     """Signed distance in mm to what a lesion may not take: positive there; good within 2.5 mm."""
     return border(blurred(forbidden.astype(np.float32), (1.0, 1.0, 1.0)))
+
+
+def show_outside(host: Host, near_mm: float) -> None:
+    """Let what lies outside an organ be seen through its outermost tissue, in place.
+
+    An ill-defined edge blends a lesion with its host. Where that is the wall it grew from, which
+    looks like the lesion, the edge would look sharp; so the fat or organ next to it is put there.
+    """
+    outside = (host.labels != host.organ) & (host.hu > -250)
+    rim = (host.labels == host.organ) & (host.depth > -near_mm)
+    weight = blurred(outside.astype(np.float32), (3, 3, 3))
+    total = blurred(np.where(outside, host.hu, 0).astype(np.float32), (3, 3, 3))
+    seen = total / np.maximum(weight, np.float32(1e-3))
+    host.hu[...] = np.where(rim & (weight > 1e-3), seen, host.hu)
 
 
 def one_piece(mask: NDArray[np.bool_], distance: Floats) -> NDArray[np.bool_]:

@@ -48,6 +48,7 @@ DOUBT = 0.03  # around it, no sphericity is aimed at
 MAX_SHARE = 0.35  # of its organ that one solid lesion may take
 SOLID_ORGANS = ("liver", "kidney", "pancreas")  # where the noise of a scan is read
 _ATTEMPTS = 4
+CONTACT_SHIFT = {"kidney_tumor": 0.15, "kidney_cyst": -0.16}
 MAX_TUBE_MM = 18.0  # radius up to which a tumour can ring a tube
 Wish = Mapping[str, str | float]
 
@@ -141,12 +142,13 @@ def _drawn(
     prior = PRIORS[label]
     organ = label_named(label).organ
     intent = _intentions(prior, options, rng, contrast=template.contrast, label=label)
-    largest = (6 * MAX_SHARE * template.organs[organ].volume_mm3 / math.pi) ** (1 / 3)
+    share = 0.9 if label == "kidney_tumor" else MAX_SHARE  # most of a large one lies outside
+    largest = (6 * share * template.organs[organ].volume_mm3 / math.pi) ** (1 / 3)
     size = diameter or _diameter(prior, rng, largest, intent)
     if size > largest:
         msg = f"the {organ} is too small for {size:.0f} mm (at most {largest:.0f} mm fit)"
         raise RecipeError(msg)
-    axes = _axes(size, prior.axis_sd, rng)
+    axes = _axes(size, 0.1 if organ in HOLLOW else prior.axis_sd, rng)
     if intent["shape"] == ROUND:  # a long ellipsoid is not round, however smooth
         while ellipsoid_sphericity(axes) < ROUND_FROM + DOUBT + 0.02:
             axes = _axes(size, 0.7 * prior.axis_sd, rng)
@@ -218,7 +220,7 @@ def ellipsoid_sphericity(axes: Triple) -> float:
 ROUGH_LOSS = (0.0, 0.008, 0.027, 0.05, 0.08, 0.135, 0.2, 0.29, 0.38)
 ROUGH_AMPLITUDE = (0.02, 0.06, 0.10, 0.14, 0.18, 0.24, 0.32, 0.42, 0.55)
 LOBES_LOSS = 0.09  # what joining ellipsoids takes before any noise
-ROUND_LOSS = 0.08  # more than that leaves dents: solidity below the meter's 0.88
+ROUND_LOSS = 0.05  # more than that leaves dents: solidity below the meter's 0.88
 
 
 def roughness(sphericity: float, axes: Triple, *, lobes: bool = False) -> float:
@@ -226,7 +228,7 @@ def roughness(sphericity: float, axes: Triple, *, lobes: bool = False) -> float:
     loss = 1 - sphericity / ellipsoid_sphericity(axes) - (LOBES_LOSS if lobes else 0)
     radius = float(np.prod(axes)) ** (1 / 3)
     # voxels smooth small bodies, and the widest noise of the bank is fine for large ones
-    scale = float(np.interp(radius, (4, 5, 8, 14, 24, 40), (1.5, 1.3, 1.0, 1.0, 1.12, 1.15)))
+    scale = float(np.interp(radius, (4, 5, 8, 14, 24, 40), (2.4, 1.9, 1.15, 1.0, 1.12, 1.15)))
     return float(scale * np.interp(loss, ROUGH_LOSS, ROUGH_AMPLITUDE))
 
 
@@ -275,7 +277,8 @@ def _margin(
 ) -> float:
     if intent["surface"] == ILL_DEFINED:
         widest = 3.0 if label in ("liver_tumor", "pancreatic_tumor", "gallbladder_cancer") else 2.6
-        return min(float(rng.uniform(1.9, widest)), max(0.8, 0.3 * radius))
+        least = 2.3 if label_named(label).organ in HOLLOW else 1.9
+        return min(float(rng.uniform(least, max(widest, least + 0.5))), max(0.8, 0.3 * radius))
     return float(rng.uniform(0.5, 0.7) if label in CYSTS else rng.uniform(0.5, 0.8))
 
 
@@ -287,8 +290,9 @@ def _texture(
         return 0.0 if label in (*CYSTS, *STONES) else float(rng.uniform(0, 2))
     if hu > 300:
         return float(rng.uniform(50, 110))
-    # beyond the spread of plain tissue; 1.25: the meter's blur takes a fifth of it
-    return 1.25 * math.hypot(float(rng.uniform(8, 15)), 0.9 * min(plain_hu, 14.0))
+    return math.hypot(
+        float(rng.uniform(8, 14)), min(1.25 * plain_hu, 40.0)
+    )  # beyond that of plain tissue
 
 
 def _plain(label: str, template: Template, centre: tuple[int, int, int]) -> float:
@@ -313,6 +317,8 @@ def _solid(
     radius = float(np.prod(axes)) ** (1 / 3)
     close = intent["invasion"] == CLOSE
     contact = between(CONTACT_QUANTILES, prior.contact, float(rng.random()), 0.1, 1.0)
+    # on curved, displaced organs the measured share differs from that at a plane
+    contact = float(np.clip(contact + CONTACT_SHIFT.get(label, 0.0), 0.1, 1.0))
     contact = min(contact, 0.85) if close else contact
     if intent["shape"] == ROUND and organ in ("liver", "lung", "bone"):
         contact = max(contact, 0.93)  # cut by the capsule it would not be round
@@ -321,7 +327,7 @@ def _solid(
     hu = draw_hu(label, intent["density"], reference, contrast=template.contrast, rng=rng)
     psi = _sphericity(intent, prior, axes, rng)
     if organ in HOLLOW:  # thin arms along a wall would be a thickening
-        psi = max(psi, 0.7)
+        psi = max(psi, 0.78)
     numbers: dict[str, float] = {
         "hu": hu,
         "texture_hu": _texture(label, intent, hu, _plain(label, template, centre), rng),
@@ -333,7 +339,11 @@ def _solid(
         "gap": float(not close),
         **_noise(template, organ),
     }
-    if intent["shape"] == IRREGULAR and radius > 6 and organ not in HOLLOW and rng.random() < 0.5:
+    if intent["shape"] == ROUND:
+        numbers["rough"] = min(numbers["rough"], 0.15)
+    elif organ in HOLLOW:
+        numbers["rough"] = min(numbers["rough"], 0.24)
+    elif radius > 6 and rng.random() < 0.5:
         numbers["lobes"] = float(rng.integers(2, 6))
         numbers["rough"] = roughness(psi, axes, lobes=True)
         numbers["kappa"] = min(numbers["kappa"], 0.1)  # pushed in ellipsoids, which it is not
@@ -358,7 +368,7 @@ def _site(
     organ = label_named(label).organ
     radius = float(np.prod(axes)) ** (1 / 3)
     if organ in HOLLOW:  # sessile: part of the mass lies in the lumen, its base in the wall
-        wanted, filled = (-0.75 * radius - 1, -0.3 * radius + 1), 0.5
+        wanted, filled = (-1.1 * radius - 1, -0.6 * radius), 0.75
     elif contact >= 0.97:
         wanted, filled = (-127.0, -0.8 * radius), 0.8
     else:
@@ -559,10 +569,10 @@ def _stone(
         "branches": float(label == "kidney_stone" and largest > 4 and kind < 0.03) * 3,
         **_noise(template, organ),
     }
-    if label == "gallstone" and hu > 150:
-        if kind < 0.43:
+    if label == "gallstone" and hu > 150 and intent["heterogeneity"] == HETEROGENEOUS:
+        if kind < 0.75:
             numbers["lamination"] = float(rng.uniform(0.08, 0.25))
-        elif kind > 0.85:
+        else:
             numbers["core_hu"] = -0.7 * hu
     return Recipe(
         label, template.id, int(rng.integers(2**31)), "stone", centre, axes, rotation,

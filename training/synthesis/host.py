@@ -107,6 +107,14 @@ class Host:
         named = ~_IS_FREE[self.tissues] & (self.labels == 0)
         return named | ((self.labels != 0) & ~own)
 
+    def solid_outside(self) -> NDArray[np.bool_]:
+        """Voxels outside the organ that the meter would call a neighbour: labelled, or no fat."""
+        own = self.labels == self.organ
+        named: NDArray[np.bool_] = ~own & (self.labels != 0)
+        film = (self.labels == 0) & (self.hu > FAT_HU)
+        # the partly filled border of the organ itself is no neighbour: the meter opens it away
+        return named | ndimage.binary_opening(film, iterations=2)
+
     def forbidden(
         self, outside_mm: float, *, replaces: bool, air: bool = False
     ) -> NDArray[np.bool_]:

@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.synthesis.composition import beyond, composed, coordinates, edge, one_piece, pushed
+from training.synthesis.composition import (
+    GAP_MM,
+    ILL_DEFINED_MM,
+    beyond,
+    composed,
+    coordinates,
+    edge,
+    one_piece,
+    pushed,
+    show_outside,
+)
 from training.synthesis.host import Host, box_around
 from training.synthesis.noise import taken
 from training.synthesis.recipe import matrix
-from training.synthesis.tables import Floats, bell, blurred, steady
+from training.synthesis.tables import Floats, bell, blurred, scaled, steady
 from training.synthesis.templates import HOLLOW
 
 if TYPE_CHECKING:
@@ -63,12 +73,21 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     air = lung or recipe.organ in HOLLOW
     forbidden = host.forbidden(recipe["outside_mm"], replaces=recipe["replaces"] > 0, air=air)
     clip = beyond(forbidden)
-    if recipe["gap"] > 0 and recipe["outside_mm"] > 0:
-        clip = np.maximum(clip, beyond(host.neighbours()) + np.float32(1.2))
+    if recipe["gap"] > 0:
+        if recipe["outside_mm"] > GAP_MM:  # exophytic: it may lie against its neighbours' fat
+            clip = np.maximum(clip, beyond(host.neighbours()) + np.float32(1.2))
+        else:
+            clip = np.maximum(clip, beyond(host.solid_outside()) + np.float32(GAP_MM))
     target = 4 / 3 * np.pi * radius**3
     distance = _sized(distance, clip, target, radius)
     width = recipe["margin_mm"]
     alpha = np.minimum(edge(distance, width), edge(clip, 0.5))
+    if width > ILL_DEFINED_MM and recipe.organ in HOLLOW:  # it fades out of the organ, too
+        around = host.forbidden(recipe["outside_mm"] + 3 * width, replaces=True, air=air)
+        alpha = np.minimum(edge(np.maximum(distance, clip), width), edge(beyond(around), 0.5))
+        under = host.hu.copy()
+        show_outside(host, 4 * width)
+        host.hu[...] = np.where((alpha > 0.25) & (distance < width), host.hu, under)
     distance = np.maximum(distance, clip)
     inside = one_piece(distance < 0, distance)
     alpha = np.where(~inside & (distance < 0), np.float32(0), alpha)
@@ -175,7 +194,7 @@ def _layer(
         texture = np.float32(0.6) * taken(shape, max(0.35 * radius, 2), rng)
         texture = texture + np.float32(0.5) * taken(shape, 3, rng)
         texture = texture + np.float32(0.35) * taken(shape, 1.5, rng)
-        texture = texture * np.float32(recipe["texture_hu"] / 0.86)
+        texture = scaled(texture, distance < -min(2.5, 0.3 * radius), recipe["texture_hu"])
         layer = layer + texture
     exact = None
     if recipe["necrosis"] > 0:

@@ -8,11 +8,18 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from training.synthesis.composition import beyond, composed, edge
+from training.synthesis.composition import (
+    GAP_MM,
+    ILL_DEFINED_MM,
+    beyond,
+    composed,
+    edge,
+    show_outside,
+)
 from training.synthesis.host import Host, box_around
 from training.synthesis.noise import taken
 from training.synthesis.recipe import RecipeError
-from training.synthesis.tables import Floats, bell, blurred, smoothstep
+from training.synthesis.tables import Floats, bell, blurred, scaled, smoothstep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +74,7 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     )
     clip = beyond(forbidden)
     if recipe["gap"] > 0:
-        clip = np.maximum(clip, beyond(host.neighbours()) + np.float32(1.2))
+        clip = np.maximum(clip, beyond(host.solid_outside()) + np.float32(GAP_MM))
     inner = -depth - thick
     outer = np.maximum(depth - grown.astype(np.float32), clip)
     side = np.float32(extent) * (np.float32(0.02) - rest)
@@ -80,9 +87,13 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     layer = np.full(shape, np.float32(recipe["hu"]))
     if recipe["texture_hu"] > 0:
         texture = np.float32(0.6) * taken(shape, 5, rng) + np.float32(0.5) * taken(shape, 2, rng)
-        layer = layer + texture * np.float32(recipe["texture_hu"] / 0.78)
+        layer = layer + scaled(texture, distance < -2, recipe["texture_hu"])
     if recipe["mucosa_hu"] != 0:
         layer = layer + np.float32(recipe["mucosa_hu"]) * bell((inner + np.float32(0.8)) / 1.1)
+    under = host.hu.copy()
+    if width > ILL_DEFINED_MM:
+        show_outside(host, 4 * float(width))
+        host.hu[...] = np.where(alpha > 0.25, host.hu, under)
     if recipe["strands_hu"] > 0:
         _strands(recipe, host, depth - grown, rise, rng)
     none = np.zeros(shape, bool)
