@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
+from tqdm import tqdm
 
 from pasta.labels import LESIONS, label_named
 from training.synthesis.cases import box_around, drawn
@@ -145,7 +146,8 @@ def check(
     found = {}
     for t in steps:
         begun = time.monotonic()
-        results = [_refine(refiner, place, t, seed + index) for index, place in enumerate(places)]
+        bar = tqdm(places, desc=f"t = {t}", mininterval=5)
+        results = [_refine(refiner, place, t, seed + index) for index, place in enumerate(bar)]
         seconds = (time.monotonic() - begun) / (2 * len(places))
         found[str(t)] = _summary(places, results, t, seed, seconds)
         progress(f"t = {t}: {found[str(t)]}")
