@@ -25,9 +25,9 @@ from training.synthesis.planning import (
     opened,
     plan_case,
     read_plan,
-    read_spec,
+    require_same_code,
 )
-from training.synthesis.templates import AIR_HU
+from training.synthesis.templates import AIR_HU, TemplateStore
 
 NOT_ASSESSABLE = -1  # class of an attribute that the meter could not tell
 
@@ -45,7 +45,7 @@ class SyntheticLesions(Dataset[dict[str, Any]]):
         seed: of the shifts.
 
     Raises:
-        PlanError: if the plan is unfinished, damaged or empty.
+        PlanError: if the plan is unfinished, damaged, empty, or made by other code or templates.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SyntheticLesions(Dataset[dict[str, Any]]):
         fresh: bool = False,
         seed: int = 0,
     ) -> None:
-        self.spec: PlanSpec = read_spec(plan)
+        self.spec: PlanSpec = require_same_code(plan, TemplateStore(store))
         self.cases = [case for case in read_plan(plan) if case.recipes]
         if not self.cases:
             msg = f"{plan}: no case of this plan has a lesion. Make a plan with other templates."

@@ -24,7 +24,14 @@ from pasta.io.nifti import write_nifti
 from pasta.labels import LESIONS, ORGANS, label_named
 from pasta.report.attributes import ATTRIBUTE_NAMES, NOT_CLOSE, attribute_named
 from training.synthesis.cases import SyntheticCase, box_around, drawn, recipes_of
-from training.synthesis.planning import PlanError, PlannedCase, opened, read_plan, read_spec
+from training.synthesis.planning import (
+    PlanError,
+    PlannedCase,
+    opened,
+    read_plan,
+    read_spec,
+    require_same_code,
+)
 from training.synthesis.templates import Template, TemplateStore
 from training.synthesis.workers import mapped
 from training.tissues import LABEL_OF_TISSUE, TOTALSEGMENTATOR_V1, tissue_of
@@ -115,6 +122,7 @@ def export_plan(
         PlanError: if the plan is unfinished or damaged, or the folder holds another.
         OutputError: if a case cannot be written, most often for want of space; it leaves nothing.
     """
+    require_same_code(plan, store)
     _claim(out, plan, size)
     cases = [case for case in read_plan(plan) if limit is None or case.number < limit]
     tasks, found, empty = [], 0, 0

@@ -23,6 +23,7 @@ from pasta.errors import OutputError, PastaError
 from pasta.io.files import atomic_file
 from pasta.labels import LESIONS, label_named
 from training.synthesis.priors import draw_count
+from training.synthesis.provenance import code_fingerprint
 from training.synthesis.recipe import Canvas
 from training.synthesis.templates import Template, TemplateStore
 from training.synthesis.workers import mapped
@@ -49,6 +50,7 @@ class PlanSpec:
         fingerprint: of the templates' content, so that a changed store is noticed.
         wish: attributes wished for in every lesion, such as {"surface": "Ill-defined margin"}.
         multiple: as many lesions in a case as such scans have; else one.
+        code: fingerprint of the code that draws and measures.
     """
 
     count: int
@@ -58,6 +60,7 @@ class PlanSpec:
     fingerprint: str
     wish: Mapping[str, str] = field(default_factory=dict)
     multiple: bool = False
+    code: str = ""
 
     @property
     def parts(self) -> int:
@@ -158,12 +161,10 @@ def spec_for(
             "the other contrast phase). Import more CT, render templates, or name --types."
         )
         raise PlanError(msg)
-    used = sorted({name for ids in templates.values() for name in ids})
-    content = [
-        (name, store.document(name)["sha256"], store.document(name)["shape"]) for name in used
-    ]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return PlanSpec(count, seed, names, templates, fingerprint, dict(wish or {}), multiple)
+    fingerprint = fingerprint_of(store, templates)
+    return PlanSpec(
+        count, seed, names, templates, fingerprint, dict(wish or {}), multiple, code_fingerprint()
+    )
 
 
 def make_plan(
@@ -288,6 +289,32 @@ def read_spec(folder: Path) -> PlanSpec:
         raise PlanError(msg) from error
 
 
+def require_same_code(folder: Path, store: TemplateStore) -> PlanSpec:
+    """See that a plan can be replayed: by the code and the templates that it was made with.
+
+    Raises:
+        PlanError: if the generator or the templates changed since; the images would not be those that
+            the reports were measured from.
+    """
+    spec = read_spec(folder)
+    if spec.code != code_fingerprint():
+        msg = f"{folder}: made by another version of the generator. Make the plan again in a new folder."
+        raise PlanError(msg)
+    if spec.fingerprint != fingerprint_of(store, spec.templates):
+        msg = (
+            f"{folder}: the templates in {store.folder} changed since. Restore them, or plan again."
+        )
+        raise PlanError(msg)
+    return spec
+
+
+def fingerprint_of(store: TemplateStore, templates: Mapping[str, Sequence[str]]) -> str:
+    """Hash the content of the templates that a plan may use."""
+    used = sorted({name for ids in templates.values() for name in ids})
+    content = [(name, store.document(name)["sha256"]) for name in used]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
 def read_plan(folder: Path, *, partly: bool = False) -> Iterator[PlannedCase]:
     """Read the lesions of a plan in their order.
 
@@ -336,7 +363,16 @@ def _begin(folder: Path, spec: PlanSpec) -> None:
             return
         differing = [
             name
-            for name in ("count", "seed", "types", "templates", "fingerprint", "wish", "multiple")
+            for name in (
+                "count",
+                "seed",
+                "types",
+                "templates",
+                "fingerprint",
+                "wish",
+                "multiple",
+                "code",
+            )
             if getattr(present, name) != getattr(spec, name)
         ]
         msg = (

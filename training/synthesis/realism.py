@@ -33,7 +33,7 @@ from pasta.labels import LESIONS, label_named
 from pasta.preprocessing.resampling import grid_map
 from pasta.report.attributes import PREDICTED
 from training.synthesis.cases import box_around, drawn, recipes_of
-from training.synthesis.planning import PlannedCase, opened, read_plan
+from training.synthesis.planning import PlannedCase, opened, read_plan, require_same_code
 from training.synthesis.standardisation import hu_at_1mm, labels_at_1mm
 from training.synthesis.templates import AIR_HU, AXCODES, TemplateStore
 
@@ -144,6 +144,7 @@ def pack(
     if out.exists() and any(out.iterdir()):
         msg = f"{out}: not empty; a packet is made once. Choose a new folder."
         raise RealismError(msg)
+    require_same_code(plan, store)
     rng = np.random.default_rng(seed)
     synthetic: dict[str, list[PlannedCase]] = defaultdict(list)
     for case in read_plan(plan):

@@ -17,6 +17,7 @@ from scipy import ndimage
 from pasta.errors import OutputError
 from pasta.labels import label_named
 from training.synthesis import export as export_module
+from training.synthesis import planning
 from training.synthesis.__main__ import main
 from training.synthesis.cases import box_around, drawn, recipes_of
 from training.synthesis.dataset import SyntheticLesions
@@ -91,6 +92,7 @@ def test_plan_has_as_many_of_each_type_and_small_recipes(plan):
     assert all(report["location"] == "Liver" for case in cases for report in case.reports)
 
 
+@pytest.mark.slow
 def test_plan_killed_and_started_again_is_the_same(store, plan, tmp_path):
     arguments = [sys.executable, "-m", "training.synthesis", "make", "--store", str(store.folder)]
     arguments += ["--plan", str(tmp_path / "p"), "--count", str(COUNT), "--seed", "5"]
@@ -126,6 +128,18 @@ def test_plan_without_a_template_says_so(store):
         spec_for(store, 3, 0, ["kidney_stone"])
     with pytest.raises(PlanError, match="--count is 0"):
         spec_for(store, 0, 0, TYPES)
+
+
+def test_plan_of_other_code_or_templates_is_not_replayed(store, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "code_fingerprint", lambda: "other")
+    with pytest.raises(PlanError, match="another version of the generator"):
+        export_plan(plan, store, tmp_path, workers=0)
+    with pytest.raises(PlanError, match="another code"):
+        make_plan(plan, store, spec_for(store, COUNT, 5, TYPES), workers=0)
+    monkeypatch.undo()
+    monkeypatch.setattr(TemplateStore, "document", lambda self, name: {"sha256": "other"})
+    with pytest.raises(PlanError, match="changed since"):
+        SyntheticLesions(plan, store.folder)
 
 
 def test_corrupt_lines_are_told_with_their_place(store, tmp_path):
