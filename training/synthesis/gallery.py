@@ -377,22 +377,17 @@ def _confusions(cases: Sequence[PlannedCase]) -> str:
 
 
 def _figures(path: Path) -> str:
+    from training.synthesis.check import printed
+
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        lines = printed(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         msg = (
             f"{path}: not the JSON that `check` writes ({type(error).__name__}). Run `check` again."
         )
         raise PlanError(msg) from error
-    rows = "".join(
-        f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(_plain(value))}</td></tr>"
-        for key, value in document.items()
-    )
-    return f'<section id="check"><h2>Measured by <code>check</code></h2><table>{rows}</table></section>'
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    text = html.escape("\n".join(lines))
+    return f'<section id="check"><h2>Measured by <code>check</code></h2><pre>{text}</pre></section>'
 
 
 def _page(

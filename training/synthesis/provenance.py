@@ -13,7 +13,7 @@ import pasta
 # what a lesion's voxels and report follow from; comments and docstrings do not count
 _DRAWING = (
     *("composition", "drawing", "guards", "host", "loop", "noise", "parenchymal", "placement"),
-    *("priors", "recipe", "recipes", "stones", "tables", "walls"),
+    *("planning", "priors", "recipe", "recipes", "stones", "tables", "templates", "walls"),
 )
 _MEASURING = ("meter", "neighbourhood", "trunk")
 _LAYOUT = {
