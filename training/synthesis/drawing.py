@@ -25,7 +25,14 @@ from pasta.report.attributes import (
     option_of,
 )
 from training.synthesis.host import box_around, surroundings
-from training.synthesis.placement import best_place, candidates, judged, outside_contact, ring_hu
+from training.synthesis.placement import (
+    best_place,
+    candidates,
+    judged,
+    outside_contact,
+    ring_hu,
+    ring_spread,
+)
 from training.synthesis.priors import (
     CONTACT_QUANTILES,
     CYSTS,
@@ -47,8 +54,9 @@ ROUND_FROM = 0.84  # sphericity, as the meter has it for hand-drawn masks
 DOUBT = 0.03  # around it, no sphericity is aimed at
 MAX_SHARE = 0.35  # of its organ that one solid lesion may take
 SOLID_ORGANS = ("liver", "kidney", "pancreas")  # where the noise of a scan is read
-_ATTEMPTS = 4
-CONTACT_SHIFT = {"kidney_tumor": 0.15, "kidney_cyst": -0.16}
+_ATTEMPTS = 5
+CONTACT_SHIFT = {"kidney_tumor": 0.05, "kidney_cyst": -0.08}
+AXIS_SHARE = 0.72  # of the scatter of axes; surface noise and the border of the organ add the rest
 MAX_TUBE_MM = 18.0  # radius up to which a tumour can ring a tube
 Wish = Mapping[str, str | float]
 
@@ -122,9 +130,13 @@ def draw(
         raise RecipeError(msg)
     options, diameter = checked_wish(wish)
     problem: RecipeError | None = None
-    for _ in range(_ATTEMPTS):
+    # one size for all attempts but the last: else those that are hard to place would get rare
+    size = float(rng.standard_normal())
+    for attempt in range(_ATTEMPTS):
+        if attempt == _ATTEMPTS - 1:
+            size = float(rng.standard_normal())
         try:
-            return _drawn(label, template, rng, options, diameter, canvas)
+            return _drawn(label, template, rng, options, diameter, size, canvas)
         except RecipeError as error:
             problem = error
     msg = f"template {template.id}: no {label} can be drawn, {problem}. Choose another template."
@@ -137,6 +149,7 @@ def _drawn(
     rng: np.random.Generator,
     options: Mapping[str, str],
     diameter: float | None,
+    size_score: float,
     canvas: Canvas | None,
 ) -> Recipe:
     prior = PRIORS[label]
@@ -144,13 +157,13 @@ def _drawn(
     intent = _intentions(prior, options, rng, contrast=template.contrast, label=label)
     share = 0.9 if label == "kidney_tumor" else MAX_SHARE  # most of a large one lies outside
     largest = (6 * share * template.organs[organ].volume_mm3 / math.pi) ** (1 / 3)
-    size = diameter or _diameter(prior, rng, largest, intent)
+    size = diameter or _diameter(prior, size_score, largest, rng)
     if size > largest:
         msg = f"the {organ} is too small for {size:.0f} mm (at most {largest:.0f} mm fit)"
         raise RecipeError(msg)
-    axes = _axes(size, 0.1 if organ in HOLLOW else prior.axis_sd, rng)
+    axes = _axes(size, 0.1 if organ in HOLLOW else AXIS_SHARE * prior.axis_sd, rng)
     if intent["shape"] == ROUND:  # a long ellipsoid is not round, however smooth
-        while ellipsoid_sphericity(axes) < ROUND_FROM + DOUBT + 0.02:
+        while ellipsoid_sphericity(axes) < ROUND_FROM + DOUBT + 0.05:
             axes = _axes(size, 0.7 * prior.axis_sd, rng)
     quarter = rng.standard_normal(4)
     w, x, y, z = (round(float(q / np.linalg.norm(quarter)), 4) for q in quarter)
@@ -188,16 +201,15 @@ def _intentions(
     return intent
 
 
-def _diameter(
-    prior: Prior, rng: np.random.Generator, largest: float, intent: Mapping[str, str]
-) -> float:
-    """Draw a size that the organ has room for."""
+def _diameter(prior: Prior, score: float, largest: float, rng: np.random.Generator) -> float:
+    """Size at a standard score of ln D; another one where it is out of range or the organ small."""
     low, high = prior.limits_mm
-    low = max(low, 10.0) if intent["shape"] == PUNCTATE and low > 10 else low
+    mean, spread = prior.diameter
     for _ in range(20):
-        size = float(np.exp(rng.normal(*prior.diameter)))
+        size = float(np.exp(mean + spread * score))
         if low <= size <= min(high, largest):
             return size
+        score = float(rng.standard_normal())
     return float(np.clip(size, low, max(low, min(high, largest))))
 
 
@@ -212,8 +224,8 @@ def ellipsoid_sphericity(axes: Triple) -> float:
     """Sphericity of an ellipsoid (Thomsen's formula, 1 %)."""
     a, b, c = axes
     p = 1.6075
-    area = 4 * math.pi * (((a * b) ** p + (a * c) ** p + (b * c) ** p) / 3) ** (1 / p)
-    return math.pi ** (1 / 3) * (8 * math.pi * a * b * c) ** (2 / 3) / area
+    area: float = 4 * math.pi * (((a * b) ** p + (a * c) ** p + (b * c) ** p) / 3) ** (1 / p)
+    return float(math.pi ** (1 / 3) * (8 * math.pi * a * b * c) ** (2 / 3) / area)
 
 
 # measured on ellipsoids of 16 to 28 mm: share of sphericity that surface noise takes
@@ -277,7 +289,7 @@ def _margin(
 ) -> float:
     if intent["surface"] == ILL_DEFINED:
         widest = 3.0 if label in ("liver_tumor", "pancreatic_tumor", "gallbladder_cancer") else 2.6
-        least = 2.3 if label_named(label).organ in HOLLOW else 1.9
+        least = 2.3 if label_named(label).organ in (*HOLLOW, "pancreas") else 1.9
         return min(float(rng.uniform(least, max(widest, least + 0.5))), max(0.8, 0.3 * radius))
     return float(rng.uniform(0.5, 0.7) if label in CYSTS else rng.uniform(0.5, 0.8))
 
@@ -291,16 +303,19 @@ def _texture(
     if hu > 300:
         return float(rng.uniform(50, 110))
     return math.hypot(
-        float(rng.uniform(8, 14)), min(1.25 * plain_hu, 40.0)
+        float(rng.uniform(8, 14)), min(1.15 * plain_hu, 40.0)
     )  # beyond that of plain tissue
 
 
-def _plain(label: str, template: Template, centre: tuple[int, int, int]) -> float:
+def _plain(
+    label: str, template: Template, centre: tuple[int, int, int], axes: Triple,
+    rotation: tuple[float, float, float, float],
+) -> float:  # fmt: skip
     """Spread of the HU of plain tissue, at the scale of texture."""
     known, organ = surroundings(template), label_named(label).organ
     if organ in HOLLOW or organ in ("lung", "bone"):
         return known.muscle_texture_hu(box_around(centre, [10, 10, 10], template.shape))
-    return known.texture_hu(organ)
+    return ring_spread(template, organ, centre, axes, rotation)
 
 
 def _solid(
@@ -330,7 +345,9 @@ def _solid(
         psi = max(psi, 0.78)
     numbers: dict[str, float] = {
         "hu": hu,
-        "texture_hu": _texture(label, intent, hu, _plain(label, template, centre), rng),
+        "texture_hu": _texture(
+            label, intent, hu, _plain(label, template, centre, axes, rotation), rng
+        ),
         "margin_mm": _margin(label, intent, radius, rng),
         "rough": roughness(psi, axes),
         "kappa": float(rng.uniform(*prior.kappa)),
@@ -340,7 +357,7 @@ def _solid(
         **_noise(template, organ),
     }
     if intent["shape"] == ROUND:
-        numbers["rough"] = min(numbers["rough"], 0.15)
+        numbers["rough"] = min(numbers["rough"], 0.13)
     elif organ in HOLLOW:
         numbers["rough"] = min(numbers["rough"], 0.24)
     elif radius > 6 and rng.random() < 0.5:
@@ -492,7 +509,7 @@ def _wall(
     chance = rng.random(4)
     numbers = {
         "hu": hu,
-        "texture_hu": _texture(label, intent, hu, _plain(label, template, centre), rng),
+        "texture_hu": _texture(label, intent, hu, _plain(label, template, centre, axes, rotation), rng),
         "margin_mm": _margin(label, intent, 30, rng),
         "thickness_mm": inward,
         "extent_mm": extent,

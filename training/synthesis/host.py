@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pasta.geometry import Volume
 from pasta.labels import LESIONS, label_named
-from pasta.neighbourhood import Scan, deviation
+from pasta.neighbourhood import Scan
 from training.synthesis.templates import TISSUES
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Host:
         """Voxels of other organs, and of tissues that have a name of their own."""
         own = self.labels == self.organ
         named = ~_IS_FREE[self.tissues] & (self.labels == 0)
-        return named | ((self.labels != 0) & ~own)
+        return np.asarray(named | ((self.labels != 0) & ~own))
 
     def solid_outside(self) -> NDArray[np.bool_]:
         """Voxels outside the organ that the meter would call a neighbour: labelled, or no fat."""
@@ -113,7 +113,7 @@ class Host:
         named: NDArray[np.bool_] = ~own & (self.labels != 0)
         film = (self.labels == 0) & (self.hu > FAT_HU)
         # the partly filled border of the organ itself is no neighbour: the meter opens it away
-        return named | ndimage.binary_opening(film, iterations=2)
+        return np.asarray(named | ndimage.binary_opening(film, iterations=2))
 
     def forbidden(
         self, outside_mm: float, *, replaces: bool, air: bool = False
@@ -127,7 +127,7 @@ class Host:
         """
         own = self.labels == self.organ
         if outside_mm <= 0:
-            return ~own | self.blocked
+            return np.asarray(~own | self.blocked)
         free = (self.labels == 0) & _IS_FREE[self.tissues]
         if replaces:
             free |= (self.labels == 0) & _IS_SOFT[self.tissues]
@@ -135,7 +135,7 @@ class Host:
         free &= self.depth <= outside_mm
         free &= self.hu > -250  # air and gas are never filled
         inside = own if air else own & (self.hu > -500)
-        return ~(inside | free) | self.blocked
+        return np.asarray(~(inside | free) | self.blocked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,6 @@ class Surroundings:
             Volume(template.hu, template.affine), Volume(template.labels, template.affine)
         )
         self._noise: dict[str, Noise] = {}
-        self._texture: dict[str, float] = {}
         self._voxels: dict[str, NDArray[np.int32]] = {}
 
     @property
@@ -185,23 +184,8 @@ class Surroundings:
             self._noise[organ] = self._measured_noise(organ)
         return self._noise[organ]
 
-    def texture_hu(self, organ: str) -> float:
-        """Spread of an organ's HU at the scale of texture, which the meter takes off a lesion's."""
-        if organ not in self._texture:
-            voxels = self.voxels(organ)
-            depth = self.template.distances(organ)
-            spreads = []
-            for place in voxels[:: max(1, len(voxels) // 8)][:8]:
-                box = box_around(tuple(place), [10, 10, 10], self.template.shape)
-                smooth = ndimage.gaussian_filter(self.template.hu[box].astype(np.float32), 1.2)
-                values = smooth[depth[box] <= -1]
-                if values.size >= 50:
-                    spreads.append(deviation(values))
-            self._texture[organ] = float(np.median(spreads)) if spreads else 0.0
-        return self._texture[organ]
-
     def muscle_texture_hu(self, box: Box) -> float:
-        """The same of the back muscle at the height of a box."""
+        """Spread of back muscle at the height of a box, which the meter takes off a lesion's."""
         muscle = self.scan.muscle(box)
         return muscle.noise_hu or 0.0 if muscle is not None else 0.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from training.synthesis.composition import (
     GAP_MM,
@@ -81,6 +82,8 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
     target = 4 / 3 * np.pi * radius**3
     distance = _sized(distance, clip, target, radius)
     width = recipe["margin_mm"]
+    if width > ILL_DEFINED_MM:  # noise makes the level steep: an edge that wide needs true mm
+        distance = _true_distance(distance)
     alpha = np.minimum(edge(distance, width), edge(clip, 0.5))
     if width > ILL_DEFINED_MM and recipe.organ in HOLLOW:  # it fades out of the organ, too
         around = host.forbidden(recipe["outside_mm"] + 3 * width, replaces=True, air=air)
@@ -127,7 +130,7 @@ def radii(
     for row, axis in zip(turn, axes, strict=True):
         along = (at[0] * (row[0] / axis) + at[1] * (row[1] / axis)) + at[2] * (row[2] / axis)
         total = along * along if total is None else total + along * along
-    return np.sqrt(total)  # type: ignore[return-value, arg-type]
+    return np.sqrt(total)  # type: ignore[arg-type]
 
 
 def _shape(
@@ -144,12 +147,12 @@ def _shape(
     jitter = (rng.random(3) - 0.5).astype(np.float32)
     moved = tuple(x - shift for x, shift in zip(at, jitter, strict=True))
     if lobes <= 1:
-        rho = radii(moved, turn, axes)  # type: ignore[arg-type]
+        rho = radii(moved, turn, axes)
         away = np.sqrt(moved[0] ** 2 + moved[1] ** 2 + moved[2] ** 2)
         local = away / np.maximum(rho, np.float32(0.05))  # mm that one semi-axis is long there
         local = np.clip(local, np.float32(min(axes)), np.float32(max(axes)))
     else:
-        local = np.float32(radius)  # type: ignore[assignment]
+        local = np.float32(radius)
         rho = np.full(host.hu.shape, np.float32(9))
         for _ in range(lobes):
             place = rng.random(3) * 2 - 1
@@ -157,7 +160,7 @@ def _shape(
             shift = (place.astype(np.float32) * axes) @ turn
             size = np.float32(0.55 + 0.3 * rng.random())
             own = tuple(x - s for x, s in zip(moved, shift, strict=True))
-            lobe = (radii(own, turn, axes * size) - 1) * size + 1  # type: ignore[arg-type]
+            lobe = (radii(own, turn, axes * size) - 1) * size + 1
             seam = np.maximum(np.float32(SEAM) - np.abs(rho - lobe), 0)
             rho = np.minimum(rho, lobe) - seam * seam * np.float32(0.25 / SEAM)
     rough = np.float32(recipe["rough"])
@@ -169,7 +172,7 @@ def _shape(
         ridge = np.abs(taken(host.hu.shape, max(0.12 * radius, 1.3), rng))
         ridge = np.maximum(np.float32(0.35) - ridge, 0) * np.float32(1 / 0.35)
         rho = rho - np.float32(recipe["spicules"]) * ridge * np.clip(rho, 0.6, 1.4)
-    return (rho - 1) * local
+    return np.asarray((rho - 1) * local, dtype=np.float32)
 
 
 def _sized(distance: Floats, clip: Floats, target_mm3: float, radius: float) -> Floats:
@@ -183,25 +186,40 @@ def _sized(distance: Floats, clip: Floats, target_mm3: float, radius: float) -> 
     return distance - np.float32(steady(level))
 
 
+def _true_distance(level: Floats) -> Floats:
+    """Signed distance in mm to where a level is zero, negative inside."""
+    inside = level < 0
+    if not inside.any() or inside.all():
+        return level
+    outer = ndimage.distance_transform_edt(~inside)
+    inner = ndimage.distance_transform_edt(inside)
+    mm = np.where(inside, 0.5 - inner, outer - 0.5).astype(np.float32)
+    return blurred(mm, (0.5, 0.5, 0.5))
+
+
 def _layer(
     recipe: Recipe, distance: Floats, radius: float, rng: np.random.Generator
 ) -> tuple[Floats, NDArray[np.bool_] | None]:
     """HU of the lesion, and the voxels whose mean is that of the recipe (None: all)."""
     shape = distance.shape
-    layer = np.full(shape, np.float32(recipe["hu"]))
+    layer: Floats = np.full(shape, np.float32(recipe["hu"]))
     texture = np.zeros(shape, np.float32)
     if recipe["texture_hu"] > 0:
         texture = np.float32(0.6) * taken(shape, max(0.35 * radius, 2), rng)
         texture = texture + np.float32(0.5) * taken(shape, 3, rng)
         texture = texture + np.float32(0.35) * taken(shape, 1.5, rng)
-        texture = scaled(texture, distance < -min(2.5, 0.3 * radius), recipe["texture_hu"])
+        inner = distance < -min(2.5, 0.3 * radius)
+        # where the edge is wide the host shows through and takes a part of the texture away
+        share = edge(distance[inner], recipe["margin_mm"]).mean() if inner.any() else 1.0
+        texture = scaled(texture, inner, recipe["texture_hu"] / max(0.5, steady(share)))
         layer = layer + texture
     exact = None
     if recipe["necrosis"] > 0:
         depth = np.clip(-distance / np.float32(radius), 0, 1)
         wander = np.float32(0.22) * taken(shape, 0.3 * radius, rng)
         core = edge(np.float32(1 - recipe["necrosis"]) - depth - wander, 0.07)
-        layer = layer * (1 - core) + core * (np.float32(recipe["necrosis_hu"]) + texture / 4)
+        dead = np.float32(recipe["necrosis_hu"]) + texture * np.float32(0.25)
+        layer = np.asarray(layer * (1 - core) + core * dead, dtype=np.float32)
     if recipe["rim_hu"] != 0:
         layer = layer + np.float32(recipe["rim_hu"]) * bell((distance + np.float32(1.5)) / 1.6)
     if recipe["septa_hu"] != 0:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
-from training.synthesis.host import FAT_HU, FIRST_LESION, surroundings
+from pasta.labels import label_named
+from pasta.neighbourhood import deviation
+from training.synthesis.host import FAT_HU, FIRST_LESION, box_around, surroundings
 from training.synthesis.recipe import RecipeError, matrix
 from training.synthesis.templates import TISSUES
 
@@ -57,9 +60,10 @@ class Places:
     bone: NDArray[np.float64]
 
 
-def _looked_up(array: NDArray[np.generic], points: NDArray[np.int32]) -> NDArray[np.generic]:
+def _looked_up(array: NDArray[Any], points: NDArray[np.int32]) -> NDArray[Any]:
     bounded = np.clip(points, 0, np.array(array.shape) - 1)
-    return array[bounded[..., 0], bounded[..., 1], bounded[..., 2]]
+    out: NDArray[Any] = array[bounded[..., 0], bounded[..., 1], bounded[..., 2]]
+    return out
 
 
 def judged(
@@ -71,8 +75,6 @@ def judged(
     canvas: Canvas | None = None,
 ) -> Places:
     """Look at what lies at the surface of an ellipsoid, for several centres of it."""
-    from pasta.labels import label_named
-
     value = label_named(organ).value
     source = template if canvas is None else canvas
     spokes = (DIRECTIONS * np.asarray(axes_mm, np.float32)) @ matrix(rotation)
@@ -106,8 +108,6 @@ def outside_contact(
     canvas: Canvas | None = None,
 ) -> NDArray[np.float64]:
     """Share of what lies 1 to 4 mm outside a wall, near each centre, that is solid or has a label."""
-    from pasta.labels import label_named
-
     source = template if canvas is None else canvas
     spokes = np.concatenate([DIRECTIONS * reach_mm * part for part in (0.25, 0.5, 0.75, 0.95)])
     points = (centres[:, None, :] + np.rint(spokes)[None]).astype(np.int32)
@@ -150,7 +150,9 @@ def candidates(
     if near is not None:
         picked = picked[((picked - np.asarray(near)) ** 2).sum(axis=1) < 25**2]
     found = field[tuple(picked.T)]
-    return picked[(found >= depth[0]) & (found <= depth[1])][:CANDIDATES].astype(np.int32)
+    kept = picked[(found >= depth[0]) & (found <= depth[1])][:CANDIDATES]
+    out: NDArray[np.int32] = kept.astype(np.int32)
+    return out
 
 
 def best_place(
@@ -193,19 +195,45 @@ def best_place(
     return i, j, k
 
 
+def ring_spread(
+    template: Template,
+    organ: str,
+    centre: tuple[int, int, int],
+    axes_mm: Triple,
+    rotation: tuple[float, float, float, float],
+) -> float:
+    """Spread of the organ's HU 3 to 10 mm around an ellipsoid, blurred by 1.2 mm.
+
+    The meter takes that of its ring off a lesion's texture: vessels, fat and noise are in it.
+    """
+    half = min(44, int(max(axes_mm)) + 12)
+    box = box_around(centre, [half] * 3, template.shape)
+    smooth = ndimage.gaussian_filter(template.hu[box].astype(np.float32), 1.2)
+    at = _ring(centre, axes_mm, rotation) - [part.start for part in box]
+    at = at[((at >= 0) & (at < np.array(smooth.shape))).all(axis=1)]
+    own = template.labels[box][tuple(at.T)] == label_named(organ).value
+    values = smooth[tuple(at[own].T)]
+    return deviation(values) if values.size >= 15 else 0.0
+
+
+def _ring(
+    centre: tuple[int, int, int], axes_mm: Triple, rotation: tuple[float, float, float, float]
+) -> NDArray[np.int32]:
+    """Points 3 to 10 mm outside an ellipsoid, in voxels."""
+    spokes = (DIRECTIONS * np.asarray(axes_mm, np.float32)) @ matrix(rotation)
+    length = np.linalg.norm(spokes, axis=1, keepdims=True)
+    steps = np.arange(3.0, 10.5, 1.0, dtype=np.float32)
+    points = spokes[None] * (1 + steps[:, None, None] / length[None])
+    return np.asarray((np.asarray(centre) + np.rint(points)).reshape(-1, 3), dtype=np.int32)
+
+
 def ring_hu(
     template: Template, organ: str, centre: tuple[int, int, int], axes_mm: Triple,
     rotation: tuple[float, float, float, float], canvas: Canvas | None = None,
 ) -> float | None:  # fmt: skip
     """Median HU of the organ 3 to 10 mm around an ellipsoid; None where there is none."""
-    from pasta.labels import label_named
-
     source = template if canvas is None else canvas
-    spokes = (DIRECTIONS * np.asarray(axes_mm, np.float32)) @ matrix(rotation)
-    length = np.linalg.norm(spokes, axis=1, keepdims=True)
-    steps = np.arange(3.0, 10.5, 1.0, dtype=np.float32)
-    points = spokes[None] * (1 + steps[:, None, None] / length[None])
-    at = (np.asarray(centre) + np.rint(points)).astype(np.int32).reshape(-1, 3)
+    at = _ring(centre, axes_mm, rotation)
     inside = ((at >= 0) & (at < np.array(template.shape))).all(axis=1)
     at = at[inside]
     own = _looked_up(source.labels, at) == label_named(organ).value

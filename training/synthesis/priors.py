@@ -200,8 +200,8 @@ def draw_hu(
         return max(float(rng.normal(mean, 60)), reference_hu + 120)
     if name == "gallstone":
         if density == HYPERDENSE:
-            low, high = ((200, 900), (90, 230))[int(rng.random() < 0.25)]
-            return float(rng.uniform(low, high))
+            span = ((200, 900), (90, 230))[int(rng.random() < 0.25)]
+            return float(rng.uniform(*span))
         if density == HYPODENSE:
             return reference_hu - float(rng.uniform(30, 90))
     if density == ISODENSE:
