@@ -156,18 +156,25 @@ def build_network(run: Run) -> nn.Module:
 
     Group normalisation replaces MONAI's 32 groups by as many as the channels have in common. MONAI
     puts one attention block in the middle, whose cost at a window of 128 (16^3 tokens) is small.
+
+    Raises:
+        RefinementError: if einops is not installed.
     """
     groups = math.gcd(32, *run.channels)
-    network: nn.Module = DiffusionModelUNet(
-        spatial_dims=3,
-        in_channels=INPUTS,
-        out_channels=1,
-        num_res_blocks=run.residual_blocks,
-        channels=run.channels,
-        attention_levels=[False] * len(run.channels),
-        norm_num_groups=groups,
-        num_head_channels=groups,
-    )
+    try:
+        network: nn.Module = DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=INPUTS,
+            out_channels=1,
+            num_res_blocks=run.residual_blocks,
+            channels=run.channels,
+            attention_levels=[False] * len(run.channels),
+            norm_num_groups=groups,
+            num_head_channels=groups,
+        )
+    except ImportError as error:  # of einops, by MONAI
+        msg = "the network needs einops, which is not installed. Run `pip install einops`."
+        raise RefinementError(msg) from error
     return network
 
 
@@ -182,7 +189,7 @@ def sigma_hu(steps: int) -> float:
     """Standard deviation of the noise after so many steps, HU.
 
     >>> [round(sigma_hu(t)) for t in (0, 5, 10, 50, 100)]
-    [0, 26, 44, 170, 324]
+    [0, 26, 44, 170, 321]
     """
     if steps == 0:
         return 0.0
