@@ -320,7 +320,7 @@ def _shares(name: str, attribute: str, reports: Sequence[Mapping[str, Any]]) -> 
             continue
         rows.append(
             f'<div class="row"><span>{html.escape(_short(option))}</span>'
-            f'<i style="width:{30 * found:.1f}%"></i><b style="left:calc(42% + {30 * wanted:.1f}%)"></b>'
+            f'<i style="width:{23 * found:.1f}%"></i><b style="left:calc(42% + {23 * wanted:.1f}%)"></b>'
             f"<em>{found:.0%} / {wanted:.0%}</em></div>"
         )
     left_out = len(reports) - len(known)
