@@ -92,8 +92,8 @@ def render(recipe: Recipe, template: Template, canvas: Canvas | None = None) -> 
         layer = layer + np.float32(recipe["mucosa_hu"]) * bell((inner + np.float32(0.8)) / 1.1)
     under = host.hu.copy()
     if width > ILL_DEFINED_MM:
-        show_outside(host, 4 * float(width))
-        host.hu[...] = np.where(alpha > 0.25, host.hu, under)
+        show_outside(host, 2 * float(width))
+        host.hu[...] = np.where(alpha >= 0.5, host.hu, under)
     if recipe["strands_hu"] > 0:
         _strands(recipe, host, depth - grown, rise, rng)
     none = np.zeros(shape, bool)
