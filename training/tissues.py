@@ -81,8 +81,46 @@ TOTALSEGMENTATOR_V1: dict[int, str] = dict(
     )
 )
 
+# TotalSegmentator v2, values 1-117 (`--fast` and `--fastest` number alike)
+TOTALSEGMENTATOR_V2: dict[int, str] = dict(
+    enumerate(
+        (
+            *("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach"),
+            *("pancreas", "adrenal_gland_right", "adrenal_gland_left", "lung_upper_lobe_left"),
+            *("lung_lower_lobe_left", "lung_upper_lobe_right", "lung_middle_lobe_right"),
+            *("lung_lower_lobe_right", "esophagus", "trachea", "thyroid_gland", "small_bowel"),
+            *("duodenum", "colon", "urinary_bladder", "prostate", "kidney_cyst_left"),
+            *("kidney_cyst_right", "sacrum", "vertebrae_S1"),
+            *(f"vertebrae_L{n}" for n in range(5, 0, -1)),
+            *(f"vertebrae_T{n}" for n in range(12, 0, -1)),
+            *(f"vertebrae_C{n}" for n in range(7, 0, -1)),
+            *("heart", "aorta", "pulmonary_vein", "brachiocephalic_trunk"),
+            *("subclavian_artery_right", "subclavian_artery_left"),
+            *("common_carotid_artery_right", "common_carotid_artery_left"),
+            *("brachiocephalic_vein_left", "brachiocephalic_vein_right", "atrial_appendage_left"),
+            *("superior_vena_cava", "inferior_vena_cava", "portal_vein_and_splenic_vein"),
+            *(f"iliac_{vessel}_{side}" for vessel in ("artery", "vena") for side in _SIDES),
+            *(f"{bone}_{side}" for bone in ("humerus", "scapula", "clavicula") for side in _SIDES),
+            *(f"{bone}_{side}" for bone in ("femur", "hip") for side in _SIDES),
+            "spinal_cord",
+            *(f"gluteus_{part}_{s}" for part in ("maximus", "medius", "minimus") for s in _SIDES),
+            *(f"{muscle}_{side}" for muscle in ("autochthon", "iliopsoas") for side in _SIDES),
+            *("brain", "skull"),
+            *(f"rib_{side}_{n}" for side in _SIDES for n in range(1, 13)),
+            *("sternum", "costal_cartilages"),
+        ),
+        start=1,
+    )
+)
+
 _PREFIXES: dict[str, str] = {
     "kidney": "kidney",
+    "thyroid": "muscle",
+    "pulmonary_vein": "vein",
+    **dict.fromkeys(("brachiocephalic_vein", "superior_vena_cava"), "vein"),
+    **dict.fromkeys(("brachiocephalic_trunk", "subclavian_artery", "common_carotid"), "artery"),
+    "atrial_appendage": "heart",
+    **dict.fromkeys(("skull", "sternum"), "bone"),
     "aorta": "artery",
     "iliac_artery": "artery",
     "pulmonary_artery": "artery",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy import ndimage
+
+from pasta.preprocessing.resampling import resampled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +36,16 @@ def smooth_field(
         rng.standard_normal(coarse).astype(np.float32), sigma_voxels / shrink, mode="wrap"
     )
     if shrink > 1:
-        field = ndimage.zoom(field, shrink, order=1, mode="nearest", grid_mode=False)
+        i, j, k = (_interpolation(n, m, shrink) for n, m in zip(shape, coarse, strict=True))
+        field = resampled(torch.from_numpy(field), (i, j, k)).numpy()
     out = field[tuple(slice(n) for n in shape)]
     out = out - out.mean()
     deviation = float(out.std())
     return np.asarray(out / deviation if deviation > 0 else out, dtype=np.float32)
+
+
+def _interpolation(length: int, coarse: int, shrink: int) -> torch.Tensor:
+    """Matrix of linear interpolation from every `shrink`-th position to all of them."""
+    position = torch.arange(length, dtype=torch.float32) / shrink
+    distance = (torch.arange(coarse, dtype=torch.float32)[None] - position[:, None]).abs()
+    return (1 - distance).clamp_(min=0)

@@ -117,6 +117,52 @@ def _body(
     return hull, np.asarray(distance / wobble, dtype=np.float32)
 
 
+def _sides(hull: NDArray[np.bool_], spacing_mm: float) -> NDArray[np.float32]:
+    """1 behind and before the body, -1 at its sides, smooth: fat is thicker there."""
+    i, j = np.ogrid[: hull.shape[0], : hull.shape[1]]
+    centre = ndimage.center_of_mass(hull.any(axis=2))
+    angle = np.arctan2((j - centre[1]) * spacing_mm, (i - centre[0]) * spacing_mm)
+    return np.asarray(-np.cos(2 * angle), dtype=np.float32)[:, :, None]
+
+
+def _wall_profile(hull: NDArray[np.bool_], spacing_mm: float) -> NDArray[np.float32]:
+    """Thickness of the body wall about 1: full at the flanks, thin in front, none over the back.
+
+    Behind, the muscles of the back are labelled and are the wall themselves.
+    """
+    i, j = np.ogrid[: hull.shape[0], : hull.shape[1]]
+    centre = ndimage.center_of_mass(hull.any(axis=2))
+    back = np.sin(np.arctan2((j - centre[1]) * spacing_mm, (i - centre[0]) * spacing_mm))
+    profile = np.interp(back, (-1, -0.95, -0.6, 0.3, 0.75, 1), (0.35, 0.75, 0.8, 1.1, 0.25, 0.1))
+    return np.asarray(profile, dtype=np.float32)[:, :, None]
+
+
+def _add_spine(
+    hu: NDArray[np.float32],
+    tissues: NDArray[np.uint8],
+    spacing_mm: float,
+    rng: np.random.Generator,
+) -> None:
+    """Paint what label maps leave out of the spine: discs between vertebrae, the spinal canal."""
+    bone = tissues == TISSUES.index("bone")
+    columns = np.flatnonzero(bone.any(axis=(1, 2)))
+    if len(columns) == 0:
+        return
+    middle = int(columns[0] + columns[-1]) // 2
+    reach = round(32 / spacing_mm)
+    near = bone[max(0, middle - reach) : middle + reach]
+    view = hu[max(0, middle - reach) : middle + reach]
+    free = tissues[max(0, middle - reach) : middle + reach] == 0
+    line = np.ones((1, 1, 2 * round(7 / spacing_mm) + 1), bool)
+    core = ndimage.binary_opening(near, iterations=max(1, round(5 / spacing_mm)))
+    disc = ndimage.binary_closing(core, line) & free & ~near
+    view[disc] = rng.uniform(70, 95)
+    for k in range(near.shape[2]):
+        plane = ndimage.binary_closing(near[:, :, k], iterations=max(1, round(3 / spacing_mm)))
+        canal = ndimage.binary_fill_holes(plane) & ~plane & free[:, :, k]
+        view[:, :, k][canal] = 28
+
+
 def _bowel_content(
     name: str, shape: Shape, spacing_mm: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
@@ -152,21 +198,45 @@ def rendered(
     """
     rng = np.random.default_rng(recipe.seed)
     tissues = deformed(tissues, spacing_mm, recipe, rng)
+    return painted(tissues, spacing_mm, recipe, rng), label_map(tissues)
+
+
+def painted(
+    tissues: NDArray[np.uint8], spacing_mm: float, recipe: RenderRecipe, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Paint the CT of a label map as it is, undeformed.
+
+    Args:
+        tissues: indices into `TISSUES`, axes along LPS, isotropic.
+        spacing_mm: of the label map and of the volume.
+        recipe: of `draw_render_recipe`.
+        rng: source of all fields.
+
+    Returns:
+        HU on the grid of the label map.
+    """
     shape: Shape = tissues.shape
     hull, distance = _body(tissues, spacing_mm, rng)
-    muscle_mm = rng.uniform(6, 12)
+    muscle_mm = rng.uniform(7, 14) * _wall_profile(hull, spacing_mm)
+    fat_mm = recipe.fat_mm * (1 + 0.25 * _sides(hull, spacing_mm))
     hu = np.full(shape, AIR_HU, np.float32)
-    body = distance < muscle_mm + recipe.fat_mm
+    body = distance < muscle_mm + fat_mm
 
     muscle_hu = _tissue_hu("muscle", recipe, rng)
     fat_hu = rng.uniform(-115, -85)
-    hu[body] = fat_hu
-    hu[distance < muscle_mm] = muscle_hu
-    hu[body & (distance > muscle_mm + recipe.fat_mm - 2)] = 10
+    septa = np.abs(smooth_field(shape, 3 / spacing_mm, rng))
+    hu[body] = fat_hu + 35 * np.maximum(0.1 - septa, 0)[body] / 0.1
+    # three layers of muscle with a film of fat between, as at the flank
+    wall = distance < muscle_mm
+    depth = distance / np.maximum(muscle_mm, 1)
+    film = np.minimum(np.abs(depth - 0.36), np.abs(depth - 0.68)) * muscle_mm < 0.7
+    hu[wall] = np.where(film & (muscle_mm > 7), 0.5 * (muscle_hu + fat_hu), muscle_hu)[wall]
+    hu[body & (distance > muscle_mm + fat_mm - 2)] = 10
     hu[hull] = fat_hu
     strands = np.abs(smooth_field(shape, 1.2, rng))
     mesentery = hull & (tissues == 0)
     hu[mesentery] += (np.maximum(0.12 - strands, 0) / 0.12 * (90 + 80 * recipe.contrast))[mesentery]
+    _add_spine(hu, tissues, spacing_mm, rng)
     for value in np.unique(tissues):
         if value:
             _paint(hu, tissues == value, TISSUES[value], spacing_mm, recipe, rng)
@@ -175,7 +245,8 @@ def rendered(
     hu += recipe.noise_hu * smooth_field(shape, rng.uniform(0.5, 0.9), rng)
     if rng.random() < 0.5:
         hu += rng.uniform(0, 8) * smooth_field(shape, 40 / spacing_mm, rng)
-    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16), label_map(tissues)
+    whole: NDArray[np.int16] = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+    return whole
 
 
 def _tissue_hu(name: str, recipe: RenderRecipe, rng: np.random.Generator) -> float:

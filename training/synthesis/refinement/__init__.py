@@ -1,0 +1,1 @@
+"""Refinement of drawn lesions by a denoising diffusion model. Off by default: docs/synthesis_refinement.md."""
