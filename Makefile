@@ -2,6 +2,7 @@
 #   make run                     sample study, server, one case through all tasks, then keeps serving
 #   make run ONESHOT=1           the same, stops after the case; status 0 only if all of it is right
 #   make run STUDIES=folder      your own CTs: a folder of files, of DICOM series, or one series
+#   make synthesis               brings what several machines and the refinement of lesions need
 #   make study                   brings what `pasta study export` and `analyse` need
 #   make test | test-slow | test-slicer | lint | benchmark
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ ONESHOT ?=
 PYTEST_ARGS ?=
 export PASTA_DATA ?= ../shared/data
 
-.PHONY: help setup run study test test-slow test-slicer lint format benchmark clean
+.PHONY: help setup run study synthesis test test-slow test-slicer lint format benchmark clean
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -27,11 +28,13 @@ $(VENV)/.stamp: constraints.txt pyproject.toml .ci/venv
 	@.ci/venv $(VENV)
 
 # apart, as `make run` needs none of it
-$(VENV)/.stamp-study: $(VENV)/.stamp
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[study]'
+$(VENV)/.stamp-%: $(VENV)/.stamp
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[$*]'
 	@touch $@
 
 study: $(VENV)/.stamp-study
+
+synthesis: $(VENV)/.stamp-synthesis
 
 run: $(VENV)/.stamp
 	@$(BIN)/python -m pasta.cli.main demo "$(STUDIES)" --output "$(OUT)" --port "$(PORT)" $(if $(filter-out 0,$(ONESHOT)),--oneshot)
@@ -43,13 +46,13 @@ lint: $(VENV)/.stamp
 	$(BIN)/lint-imports
 
 # the packages of the Slicer tests come here, not with `make run`
-test: lint $(VENV)/.stamp-study
+test: lint $(VENV)/.stamp-study $(VENV)/.stamp-synthesis
 	@$(BIN)/python .ci/tests.py all $(PYTEST_ARGS)
 
 test-slicer: $(VENV)/.stamp
 	@$(BIN)/python .ci/tests.py slicer $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.stamp-study
+test-slow: $(VENV)/.stamp-study $(VENV)/.stamp-synthesis
 	$(BIN)/python -m pytest -m "slow and not gpu and not slicer" $(PYTEST_ARGS)
 
 format: $(VENV)/.stamp
