@@ -19,7 +19,6 @@ from pasta.report.attributes import (
     ILL_DEFINED,
     IRREGULAR,
     PREDICTED,
-    PUNCTATE,
     ROUND,
     WALL,
     option_of,

@@ -21,7 +21,7 @@ from pasta.errors import OutputError, PastaError
 from pasta.geometry import Volume
 from pasta.io.files import atomic_file
 from pasta.io.nifti import write_nifti
-from pasta.labels import LESIONS, ORGANS, label_named
+from pasta.labels import ORGANS, label_named
 from pasta.report.attributes import ATTRIBUTE_NAMES, NOT_CLOSE, attribute_named
 from training.synthesis.cases import SyntheticCase, box_around, drawn, recipes_of
 from training.synthesis.planning import (

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from pasta.errors import LabelError
-from pasta.geometry import Volume, reoriented
+from pasta.geometry import reoriented
 from pasta.io import read_labelmap
 from pasta.preprocessing.resampling import grid_map
 from training.synthesis.phantom import PHASES, TRUNK_MM, draw_phantom, render_phantom
