@@ -43,6 +43,8 @@ def masks_section(export: Export, counted: pd.DataFrame) -> Section | None:
             ),
         ),
     ]
+    if masks["dice"].isna().all():  # no reference at all, or all masks and references are empty
+        return section
     table = section.tables[1].frame
     p = table[(table["measure"] == "dice") & (table["unit"] == "points")]
     texts = {
