@@ -388,6 +388,7 @@ class StudyConnection:
             CancelledError: if the task was cancelled.
         """
         end = time.monotonic() + PREPARING_SECONDS
+        wait = 0.05
         tell = progress_of(task)
         with _seated():
             while True:
@@ -399,7 +400,8 @@ class StudyConnection:
                         raise
                 if tell:
                     tell(0.0, "the server prepares the case")
-                time.sleep(0.5)
+                time.sleep(wait)
+                wait = min(2 * wait, 1.0)
             if "done" in given:
                 return Done(str(given["done"]), bool(given.get("next_block")))
             following = self._client.get(f"{_ROOT}/upcoming")["case"]
