@@ -402,6 +402,7 @@ class Study:
         log.append("session_end")
         head, seq = log.head, log.seq
         text = text or _("The session has ended.")
+        text += " " + _("Log: {seq} events, head {head}").format(seq=seq, head=head)
         self.seat = self.case = self._uploader = None
         self.answers, self._ai, self._retryAt = {}, [], 0.0
         before, self._before = self._before, None

@@ -183,6 +183,7 @@ def test_the_case_in_progress_when_the_time_is_over_is_kept_and_marked(desk, stu
     flow.reading.clock._mark -= 2 * 10**9
     desk.until(lambda: not flow.study.active, 60, "the end of the block")
     assert "time of this block is over" in desk.widget.study.ui.seatLabel.text
+    assert "head" in desk.widget.study.ui.seatLabel.text
     desk.until(lambda: not flow.background.busy("studyend"), 30, "the end")
     kept = Archive(study.folder / "short").counted(block, code)
     assert kept.record["status"] == "budget"
