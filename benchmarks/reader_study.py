@@ -125,9 +125,7 @@ def make_study(work: Path, organs: tuple[str, ...], tumours: int, controls: int,
     make_key(folder)
     write_allocation(folder)
     codes = new_codes(folder)
-    found = find_models(ROOT / "pasta" / "weights")
-    models = (found.segmentation, *found.screening.values(), found.attributes)
-    lock(folder, {m.spec.name: m.spec.weights[0].sha256 for m in models if m})
+    lock(folder, find_models(ROOT / "pasta" / "weights").weights_sha256)
     study = StudyFolder.open(folder)
     truth = {case_code(study.key, image): positive for image, _o, _p, positive in rows}
     (work / "truth.json").write_text(json.dumps(truth))

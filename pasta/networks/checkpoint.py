@@ -111,6 +111,26 @@ class ModelSet:
     screening: Mapping[str, Model] = field(default_factory=dict)
     attributes: Model | None = None
 
+    @property
+    def weights_sha256(self) -> dict[str, str]:
+        """Name the weights of each model by one hash.
+
+        Returns:
+            By the model's name: SHA-256 of its file; of several folds, that of theirs, one a line.
+        """
+        models = (self.segmentation, *self.screening.values(), self.attributes)
+        return {
+            model.spec.name: _combined([file.sha256 for file in model.spec.weights])
+            for model in models
+            if model
+        }
+
+
+def _combined(digests: Sequence[str]) -> str:
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
 
 def build_network(spec: ModelSpec) -> nn.Module:
     """Build the network that a specification describes, with fresh random weights."""

@@ -19,7 +19,7 @@ from pasta.study.findings import StudyError
 from pasta.study.protocol import ASSISTED, PROTOCOL_FILE, read_protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
 LOCK_FILE = "lock.json"
@@ -203,20 +203,6 @@ def sha256_of(path: Path) -> str:
     except OSError as error:
         msg = f"{path.name} cannot be read ({error.strerror})."
         raise StudyError(msg) from error
-
-
-def combined_sha256(digests: Sequence[str]) -> str:
-    """Name the weights of an ensemble by one hash: of its only file, or of its folds' hashes.
-
-    Args:
-        digests: SHA-256 of each fold, in the model's order.
-
-    Returns:
-        The one, or the SHA-256 of all, one a line.
-    """
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def read_allocation(folder: Path) -> Allocation:

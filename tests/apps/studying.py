@@ -44,9 +44,7 @@ type = "mask"
 
 
 def weights_of(models: Path) -> dict[str, str]:
-    found = find_models(models)
-    each = (found.segmentation, *found.screening.values(), found.attributes)
-    return {model.spec.name: model.spec.weights[0].sha256 for model in each if model}
+    return find_models(models).weights_sha256
 
 
 def make_study(folder, models, images, *, study_id="mini", locked=True, washout=0, **options):

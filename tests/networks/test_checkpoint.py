@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -223,3 +224,17 @@ def test_a_named_folder_without_models_is_an_error(make, tmp_path):
         folder.mkdir()
     with pytest.raises(CheckpointError, match=r"holds no model folder|no such folder"):
         find_models(folder)
+
+
+def test_weights_of_several_folds_have_one_hash():
+    def model(name, *digests):
+        files = [SimpleNamespace(sha256=digest) for digest in digests]
+        return SimpleNamespace(spec=SimpleNamespace(name=name, weights=files))
+
+    one, two = model("one", "a" * 64), model("two", "a" * 64, "b" * 64)
+    found = ModelSet(segmentation=one, screening={"liver": two, "kidney": two})
+    assert found.weights_sha256 == {
+        "one": "a" * 64,
+        # (yes a | head -64 | tr -d '\n'; echo; yes b | head -64 | tr -d '\n') | sha256sum
+        "two": "5e9ae866add9a85d69c3481d059bb9f158a39e5670ba11f95112fc409630894e",
+    }

@@ -18,7 +18,7 @@ from pasta.study.folder import (
     studies_in,
     write_allocation,
 )
-from pasta.study.lock import LOCK_FILE, check_lock, combined_sha256, lock, read_lock
+from pasta.study.lock import LOCK_FILE, check_lock, lock, read_lock
 from pasta.study.protocol import PROTOCOL_FILE
 
 from .test_protocol import CASES, PROTOCOL
@@ -106,14 +106,6 @@ def test_a_lock_is_refused_where_it_would_fix_a_mistake(folder):
         lock(folder, WEIGHTS)
     with pytest.raises(StudyError, match="stays as it is"):
         write_allocation(folder)
-
-
-def test_weights_of_several_folds_have_one_hash():
-    assert combined_sha256(["a" * 64]) == "a" * 64
-    both = combined_sha256(["a" * 64, "b" * 64])
-    assert both != combined_sha256(["b" * 64, "a" * 64])
-    # (yes a | head -64 | tr -d '\n'; echo; yes b | head -64 | tr -d '\n') | sha256sum
-    assert both == "5e9ae866add9a85d69c3481d059bb9f158a39e5670ba11f95112fc409630894e"
 
 
 def test_login_codes_are_kept_as_hashes_only(folder):

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from pasta.networks.checkpoint import Model
     from pasta.study.folder import StudyFolder
 
 _WRONG = 1
@@ -161,9 +160,7 @@ def _lock(args: argparse.Namespace) -> int:
     from pasta.study.lock import check_lock, lock
 
     study = StudyFolder.open(args.folder)
-    found = find_models(args.models)
-    models = (found.segmentation, *found.screening.values(), found.attributes)
-    weights = {model.spec.name: weights_sha256(model) for model in models if model}
+    weights = find_models(args.models).weights_sha256
     references = None if args.store is None else _references(study, args.store)
     if args.status:
         problems = check_lock(args.folder, weights, references)
@@ -192,20 +189,6 @@ def _references(study: StudyFolder, folder: Path) -> dict[str, str]:
         msg = f"{folder}: no such folder; name the server's studies folder."
         raise StudyError(msg)
     return references_in(study, Store(folder))
-
-
-def weights_sha256(model: Model) -> str:
-    """Name the weights of a model by one hash.
-
-    Args:
-        model: loaded or not.
-
-    Returns:
-        SHA-256 of its file; of several folds, that of their hashes, one a line.
-    """
-    from pasta.study.lock import combined_sha256
-
-    return combined_sha256([file.sha256 for file in model.spec.weights])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

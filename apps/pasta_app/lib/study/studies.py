@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lib.service import Service
-    from pasta.networks.checkpoint import Model
     from pasta.study.conduct import Session
 
 _log = logging.getLogger(__name__)
@@ -178,23 +176,15 @@ class Studies:
     def weights(self) -> dict[str, str]:
         """SHA-256 of the models here, by name, as a lock holds them."""
         try:
-            found = self.service.models.found()
+            return self.service.models.found().weights_sha256
         except CheckpointError:
             return {}
-        models = (found.segmentation, *found.screening.values(), found.attributes)
-        return {model.spec.name: weights_sha256(model) for model in models if model}
 
     def _check_mask(self, image: str, mask: bytes) -> None:
         with self.service.private.job() as folder:
             path = folder / "mask.nii.gz"
             path.write_bytes(mask)
             read_labelmap(path, self.service.store.grid(image))
-
-
-def weights_sha256(model: Model) -> str:
-    """SHA-256 of a model's weights: of its file, or of the SHA-256 of its folds, one a line."""
-    found = [file.sha256 for file in model.spec.weights]
-    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def _hidden(parts: tuple[str, ...]) -> bool:
