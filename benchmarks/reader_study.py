@@ -90,7 +90,7 @@ def draw_image(path: Path, number: int) -> None:
     hu = np.where((grid[:2] ** 2).sum(axis=0) < 70, 45, -1000)
     hu[((grid - 2) ** 2).sum(axis=0) < 6 + number % 7] = 20 + number % 30
     hu = hu + np.random.default_rng(number).integers(-8, 9, hu.shape)
-    nib.save(nib.Nifti1Image(hu.astype(np.int16), np.diag([-12.0, -12.0, 12.0, 1])), path)
+    nib.save(nib.Nifti1Image(hu.astype(np.int16), np.diag([-6.0, -6.0, 6.0, 1])), path)
 
 
 def make_study(work: Path, organs: tuple[str, ...], tumours: int, controls: int, few: int) -> dict:

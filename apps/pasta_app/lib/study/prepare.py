@@ -182,10 +182,16 @@ class Preparation:
             for reader in sorted(readers, key=lambda reader: reader not in live)
             if (state := conduct.block_of(reader)) is not None
         ]
-        for state in states:
-            for slot in (state.next_slot(), state.upcoming()):
-                if slot is not None:
-                    yield from ((state, slot, w) for w in self._open(state, slot))
+        turns = [(state, state.next_slot()) for state in states]
+        turns += [(state, state.upcoming()) for state in states]
+        near = [(state, slot) for state, slot in turns if slot is not None]
+        for images in (True, False):  # images take no time: no reader waits for another's AI
+            for state, slot in near:
+                yield from (
+                    (state, slot, what)
+                    for what in self._open(state, slot)
+                    if (what == "image") == images
+                )
         for state in [*states, *conduct.blocks.values()]:
             if state.block.arm == "assisted" and not state.finished:
                 for slot in state.slots:
