@@ -127,6 +127,25 @@ def test_a_path_in_the_request_is_no_trap_as_no_monai_transform_sees_it():
         assert not re.search(r"\b(BasicInferTask|LoadImaged|Spacingd|Restored|eval\()", source)
 
 
+def test_a_task_that_is_told_of_may_be_written_to_meanwhile():
+    code = """
+import json
+from monailabel.utils.async_tasks import task
+record = {"id": "1", "details": [{"a": 1}]}
+task.tasks = lambda _method: [record]
+task.processes = lambda _method: {}
+live, _ = task.AsyncTask.status("batch_infer")
+"""
+    after = """
+told, _ = task.AsyncTask.status("batch_infer")
+record["details"].append({"b": 2})
+print(json.dumps([live, told]))
+"""
+    live, told = json.loads(python(code + ENVIRONMENT + after).splitlines()[-1])
+    assert live["details"] == [{"a": 1}, {"b": 2}]  # else the mend is not needed any more
+    assert told["details"] == [{"a": 1}]
+
+
 @pytest.mark.parametrize(
     ("strategy", "answer"),
     [

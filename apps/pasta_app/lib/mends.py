@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monailabel.config import settings
 from monailabel.endpoints.user import auth
+from monailabel.utils.async_tasks.task import AsyncTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SWITCHED_OFF = (
     "MONAI_LABEL_TRACKING_ENABLED",  # mlflow >= 3.13 refuses its file store and training dies
@@ -31,6 +36,28 @@ class Rs256Only:
         return self._decode(token, key, algorithms=["RS256"], options=options)
 
 
+def copied(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer with a copy: MONAI Label hands out the very record that a thread goes on writing.
+
+    Where that happens while the answer is made, the request ends with 500 though the task runs.
+    """
+
+    @functools.wraps(work)
+    def answer(*arguments: Any, **keywords: Any) -> Any:
+        return _copy(work(*arguments, **keywords))
+
+    answer.copies = True  # type: ignore[attr-defined]
+    return answer
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in list(value.items())}  # list: at one moment
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(inner) for inner in list(value))
+    return value
+
+
 def apply() -> None:
     """Apply all mends, to this process and to those it starts; once is enough."""
     for name in SWITCHED_OFF:
@@ -38,3 +65,6 @@ def apply() -> None:
         os.environ[name] = "false"
     if not isinstance(auth.jwt, Rs256Only):
         auth.jwt = Rs256Only(auth.jwt)
+    for name in ("run", "status"):
+        if not hasattr(getattr(AsyncTask, name), "copies"):
+            setattr(AsyncTask, name, staticmethod(copied(getattr(AsyncTask, name))))
