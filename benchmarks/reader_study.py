@@ -243,8 +243,8 @@ def read_one(connection, clock, case, folder, truth, dice, notes) -> None:
         nib.save(nib.Nifti1Image(values, image.affine), mask)
     if answers:
         clock.note("decision", **answers)
+    seconds = (time.monotonic_ns() - began) / 1e9  # to the submission, not to its event on the disk
     timing = clock.complete().document()
-    seconds = (time.monotonic_ns() - began) / 1e9
     notes.write(kind="read", block=seat.block, case=case.code, seconds=seconds)
     report = ReaderReport.empty().to_document()
     document = {
