@@ -154,7 +154,7 @@ def patiently(work):
         try:
             return work()
         except Problem as problem:
-            if problem.kind not in ("away", "timeout", "busy", "model", "version"):
+            if problem.kind not in ("away", "timeout", "busy", "model", "version", "damaged"):
                 raise
             time.sleep(0.2)
 
@@ -162,6 +162,7 @@ def patiently(work):
 def read_all(url: str, code: str, folder: Path, seed: int) -> None:
     """Read block after block until the study is over."""
     sys.path.insert(0, str(ROOT / "slicer_extension" / "PASTAAid"))
+    from PASTAAidLib.connection import Problem
     from PASTAAidLib.study import Done, LogUploader, StudyConnection, log_in, machine_session
 
     from pasta.study import EventLog, ReadingClock
@@ -171,7 +172,12 @@ def read_all(url: str, code: str, folder: Path, seed: int) -> None:
     notes = Notes(folder / "notes.jsonl")
     machine = machine_session(folder)
     while True:
-        seat = patiently(lambda: log_in(url, STUDY, code, machine, take_over=True))
+        try:
+            seat = patiently(lambda: log_in(url, STUDY, code, machine, take_over=True))
+        except Problem as problem:
+            if "has read all" in problem.sentence:  # killed after the very last case
+                return
+            raise
         connection = StudyConnection(url, seat, machine, folder)
         fields = {name: getattr(seat, name) for name in ("reader", "study_id", "level", "arm")}
         log = EventLog(folder / f"{seat.session_id}.jsonl", session_id=seat.session_id, **fields)
@@ -211,6 +217,8 @@ def read_one(connection, clock, case, folder, truth, dice, notes) -> None:
     """Read one case, timed by the study's clock and by ours."""
     from PASTAAidLib.cases import Cache
 
+    from pasta.labels import LESIONS
+    from pasta.report.attributes import BY_NAME, PREDICTED
     from pasta.report.reader import ReaderReport
 
     seat = connection.seat
@@ -246,10 +254,16 @@ def read_one(connection, clock, case, folder, truth, dice, notes) -> None:
     seconds = (time.monotonic_ns() - began) / 1e9  # to the submission, not to its event on the disk
     timing = clock.complete().document()
     notes.write(kind="read", block=seat.block, case=case.code, seconds=seconds)
-    report = ReaderReport.empty().to_document()
+    report = ReaderReport.empty()
+    if seat.needs("attributes"):
+        label = next(each for each in LESIONS if each.organ == seat.organ and each.malignant)
+        lesion = report.add_lesion(label.name)
+        for name in PREDICTED:
+            option = dice.choice(BY_NAME[name].options)
+            report.set_value(lesion.number, name, option)
     document = {
         "answers": answers,
-        "report": report if seat.needs("attributes") else None,
+        "report": report.to_document() if seat.needs("attributes") else None,
         "timing": timing,
         "status": "complete",
     }
@@ -401,6 +415,7 @@ def rows_of(archive: zipfile.ZipFile, name: str) -> list[dict[str, str]]:
 
 def compare(work: Path, readers: list[Reader], expected: int) -> dict[str, object]:
     """Look for what is lost or wrong; each count of faults must be 0."""
+    from pasta.report.attributes import PREDICTED
     from pasta.study.archive import Archive
 
     folder = work / "studies" / STUDY
@@ -427,11 +442,16 @@ def compare(work: Path, readers: list[Reader], expected: int) -> dict[str, objec
     with zipfile.ZipFile(work / "export.zip") as export:
         reads = rows_of(export, "reads.csv")
         logged = rows_of(export, "events.csv")
-    differences, interrupted = [], 0
+        described = [
+            row for row in rows_of(export, "attributes.csv") if row["attribute"] in PREDICTED
+        ]
+    reports = sum(row["task"] == "report" for row in reads)
+    differences, interrupted, untimed = [], 0, 0
     for row in reads:
         times = own.get((row["block"], row["case"]), [])
         if row["interrupted"] == "1" or len(times) != 1:
             interrupted += 1  # killed while it was read: marked, and no single time is right
+            untimed += row["interrupted"] != "1" and not times
             if row["interrupted"] != "1" and len(times) > 1:
                 differences.append(abs(float(row["seconds"]) - sum(times)))
             continue
@@ -441,6 +461,8 @@ def compare(work: Path, readers: list[Reader], expected: int) -> dict[str, objec
     return {
         "reads expected, not exported": expected - len(reads),
         "reads not complete": sum(row["status"] != "complete" for row in reads),
+        "reads that the script did not time": untimed,
+        "report rows missing": reports * len(PREDICTED) - len(described),
         "acknowledged answers lost": lost_answers,
         "acknowledged events lost": lost_events,
         "AI events in solo sessions": sum(
@@ -505,7 +527,7 @@ def main(argv: list[str] | None = None) -> int:
     if work.exists():
         shutil.rmtree(work)
     work.mkdir(parents=True)
-    sizes = (ORGANS, 60, 300, 8) if arguments.full else (ORGANS[:1], 4, 4, 4)
+    sizes = (ORGANS, 60, 300, 8) if arguments.full else (ORGANS, 2, 2, 2)
     plan = make_study(work, *sizes)
     began = time.monotonic()
     readers, kills = conduct(work, plan, arguments.kills, arguments.seed)

@@ -28,5 +28,5 @@ def test_a_simulated_study_with_kills_loses_nothing_and_times_right(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| (reads) | 64 |" in done.stdout
+    assert "| (reads) | 96 |" in done.stdout
     assert "| acknowledged events lost | 0 |" in done.stdout

@@ -183,14 +183,14 @@ class Cases:
         flow = self.flow
         reading.clock.load_start()
         try:
-            node = loadedVolume(ready, reading.caseId)
+            node = loadedVolume(ready, flow.study.title(reading.caseId))
         except RuntimeError as error:
             reading.clock.abandon("not readable")
             flow.reading = None
             flow.changed("case")
             flow.say(
                 _("The CT of {case} cannot be read: {error}").format(
-                    case=reading.caseId, error=error
+                    case=flow.study.title(reading.caseId), error=error
                 ),
                 _("Open it again; if it stays so, tell who runs the server."),
                 "error",

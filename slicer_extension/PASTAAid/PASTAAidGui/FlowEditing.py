@@ -35,7 +35,9 @@ class Editing:
 
     def newMask(self, reading: "Reading") -> None:
         """Start with an empty segmentation on the grid of the CT."""
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", reading.caseId)
+        node = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLSegmentationNode", self.flow.study.title(reading.caseId)
+        )
         node.SetAttribute(MASKS_ATTRIBUTE, "1")
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(reading.volumeNode)

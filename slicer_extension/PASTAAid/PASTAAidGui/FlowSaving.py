@@ -116,7 +116,8 @@ class Saving:
         flow.note("draft_restored")
         flow.say(
             _("Your unfinished work on {case} is back, as kept at {time}.").format(
-                case=reading.caseId, time=str(draft.saved_utc)[:19].replace("T", " ")
+                case=flow.study.title(reading.caseId),
+                time=str(draft.saved_utc)[:19].replace("T", " "),
             ),
             kind="good",
         )
@@ -194,8 +195,9 @@ class Saving:
         connection = flow.connection
         told = " ".join(flattened.warnings)
         reading.edited = False
-        flow.setProgress("submit", _("Saving {case}").format(case=reading.caseId))
-        flow.say(_("Saving {case} ...").format(case=flow.study.title(reading.caseId)))
+        title = flow.study.title(reading.caseId)
+        flow.setProgress("submit", _("Saving {case}").format(case=title))
+        flow.say(_("Saving {case} ...").format(case=title))
         flow.changed("clock")
 
         def over() -> None:
@@ -211,9 +213,10 @@ class Saving:
                 reading.draftSaved = False
                 if reading.edited:  # touched while it was sent: that part is not saved yet
                     reading.maskDirty = reading.reportDirty = True
-            text = _("Saved: {case}, version {version}, read back and equal.").format(
-                case=reading.caseId, version=receipt.version
-            )
+            text = _("Saved: {case}, version {version}, read back and equal.")
+            if flow.study.active:  # a study gives nothing back; it tells the hash of what it has
+                text = _("Sent: {case}; the server has it.")
+            text = text.format(case=title, version=receipt.version)
             if receipt.conflict or told:
                 flow.say(text, f"{receipt.conflict} {told}".strip(), "warning")
             else:
@@ -227,8 +230,8 @@ class Saving:
             reading.edited = True
             flow.tell(error)
             if flow.reading is not reading:
-                flow.status.mend += " " + _("Case {case} is not saved; its draft is kept.").format(
-                    case=reading.caseId
+                flow.status.mend += " " + _("{case} is not saved; its draft is kept.").format(
+                    case=title
                 )
                 flow.changed("status")
             flow.study.notSaved(error)

@@ -96,9 +96,8 @@ class Study:
             machine = machine_session(folder)
             seat = log_in(url, study, code, machine, take_over=takeOver)
             connection = StudyConnection(url, seat, machine, folder)
-            sendEarlier(connection, folder)
-            connection.send_kept()
-            return seat, connection
+            untold = sendEarlier(connection, folder)
+            return seat, connection, untold
 
         def failed(error: BaseException) -> None:
             if isinstance(error, OutputError):
@@ -125,7 +124,7 @@ class Study:
             )
         )
 
-    def _sit(self, seat: Seat, connection: StudyConnection) -> None:
+    def _sit(self, seat: Seat, connection: StudyConnection, untold: list[str]) -> None:
         flow = self.flow
         path = self.folder / seat.study_id / f"{seat.session_id}.jsonl"
         fields = {name: getattr(seat, name) for name in ("reader", "study_id", "level", "arm")}
@@ -143,6 +142,7 @@ class Study:
         self.seat, self.over = seat, ""
         settings = dataclasses.replace(
             flow.settings,
+            folder=self.folder,  # drafts and cached CTs of a study stay apart
             reader=seat.reader,
             level=seat.level,
             arm=seat.arm,
@@ -158,6 +158,10 @@ class Study:
             log.append("session_start", {"block": seat.block, "part": seat.part})
         flow.changed("settings")
         flow.changed("study")
+        if untold:
+            flow.say(
+                " ".join(untold), _("Tell the coordinator; nothing here is deleted."), "warning"
+            )
         self.next()
 
     # cases
@@ -433,17 +437,30 @@ class Study:
 
 def _passes(error: BaseException) -> bool:
     """Tell whether waiting may mend what went wrong."""
-    return isinstance(error, Problem) and error.kind in ("away", "timeout", "busy", "memory")
+    passing = ("away", "timeout", "busy", "memory", "damaged")  # damaged: cut off on the way
+    return isinstance(error, Problem) and error.kind in passing
 
 
-def sendEarlier(connection: StudyConnection, folder: Path) -> None:
-    """Send what earlier sessions of this reader could not; the server says which are theirs."""
-    seat = connection.seat
+def sendEarlier(connection: StudyConnection, folder: Path) -> list[str]:
+    """Send answers and logs that earlier sessions of this reader could not send.
+
+    Returns:
+        What the server refused, a sentence each; none of it keeps the reader from going on.
+    """
+    seat, refused = connection.seat, []
+    try:
+        connection.send_kept()
+    except Problem as problem:
+        refused.append(problem.sentence)
     for path in sorted((folder / seat.study_id).glob("s-*.jsonl")):
         if path.stem == seat.session_id or path.with_suffix(".sent").exists():
             continue
         try:
             LogUploader(connection, path, path.stem).send()
             path.with_suffix(".sent").touch()
-        except (Problem, OSError):
-            continue  # of another reader, or not now; the file stays
+        except Problem as problem:
+            if problem.kind != "forbidden":  # that is the log of another reader of this computer
+                refused.append(problem.sentence)
+        except OSError as error:
+            refused.append(str(error))
+    return refused

@@ -12,6 +12,7 @@ from PASTAAidGui.FlowAssistant import SCREENING
 from PASTAAidGui.FlowStudy import DEGREES
 from PASTAAidGui.PanelAI import percentText
 
+LONGEST_TEXT = 2000  # characters; the server takes more
 LOW_SECONDS = 60  # from here on the time left is shown in the colour of a warning
 CHECKED = (
     "QPushButton:checked { background-color: #30205c; color: white; font-weight: bold; }"
@@ -222,6 +223,7 @@ class PanelStudy:
 
     def _text(self, question, rows) -> None:
         edit = qt.QLineEdit()
+        edit.setMaxLength(LONGEST_TEXT)
         edit.connect("editingFinished()", lambda: self._set(question, edit.text.strip() or None))
         rows.addWidget(edit)
 

@@ -78,6 +78,8 @@ def test_a_solo_reader_answers_with_one_key_and_the_next_case_comes(desk, study)
     }
     assert tabs == {"Cases": False, "AI": False, "Report": False, "Edit": False, "Study": True}
     assert "Training 1 of 1" in desk.widget.ui.caseLabel.text
+    shown = [desk.widget.ui.caseLabel.text, flow.status.text, flow.reading.volumeNode.GetName()]
+    assert not [text for text in shown if training in text]  # a code could be recognised
     assert ui.leftLabel.text == ""
     assert ui.aiLabel.text == ""
     assert not desk.widget.ui.submitButton.enabled
