@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -371,18 +373,15 @@ class Study:
     def paused(self, reason: str) -> None:
         """Tell the server of a pause; the clock here has stopped already."""
         if self.active:
-            connection = self.flow.connection
-            self.flow.background.start(
-                "studypause", lambda _task: connection.pause(reason), failed=lambda _e: None
-            )
+            self._tellServer(partial(self.flow.connection.pause, reason))
 
     def resumed(self) -> None:
         """Tell the server that the pause is over."""
         if self.active:
-            connection = self.flow.connection
-            self.flow.background.start(
-                "studypause", lambda _task: connection.resume(), failed=lambda _e: None
-            )
+            self._tellServer(self.flow.connection.resume)
+
+    def _tellServer(self, call: Callable[[], None]) -> None:
+        self.flow.background.start("studypause", lambda _task: call(), failed=lambda _e: None)
 
     # end
 

@@ -118,7 +118,9 @@ class Drafts:
             }
             text = json.dumps(content, sort_keys=True, allow_nan=False)
             sha256 = hashlib.sha256(text.encode()).hexdigest()
-            _write(folder / f"g{number:06d}.json", f'{{"sha256": "{sha256}", "draft": {text}}}\n')
+            write_private(
+                folder / f"g{number:06d}.json", f'{{"sha256": "{sha256}", "draft": {text}}}\n'
+            )
             if self._status(folder) != OPEN:
                 self._set_status(folder, OPEN)
             self._prune(folder)
@@ -214,7 +216,7 @@ class Drafts:
             return OPEN  # killed before it was told: offer it
 
     def _set_status(self, folder: Path, status: str) -> None:
-        _write(folder / "status.json", json.dumps({"status": status}))
+        write_private(folder / "status.json", json.dumps({"status": status}))
 
 
 def _generations(folder: Path) -> list[tuple[int, Path]]:
@@ -283,11 +285,16 @@ def _hashed(path: Path) -> tuple[str, int]:
     return sha256, path.stat().st_size
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a small file that is there whole, and on the disk, or not there."""
+def write_private(path: Path, text: str) -> None:
+    """Write a small file that is there whole, and on the disk, or not there; for its owner alone.
+
+    Raises:
+        OSError: if it cannot be written; a file that was there is as it was.
+    """
     part = path.with_name(f"part-{secrets.token_hex(4)}.json")
     try:
-        with part.open("x", encoding="utf-8") as file:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

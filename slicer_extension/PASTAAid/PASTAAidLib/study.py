@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pasta.client import LONGEST_ANSWER_SECONDS, Answer, Client, ServerError
 from pasta.errors import OutputError
 from PASTAAidLib.connection import Check, Problem, Receipt, progress_of, sound_image, told
+from PASTAAidLib.drafts import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -189,7 +190,7 @@ def machine_session(folder: Path) -> str:
     text = secrets.token_hex(16)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, text.encode())
+        write_private(path, text)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return text
@@ -521,13 +522,13 @@ class Outbox:
                 with (self.folder / name).open("rb+") as file:
                     os.fsync(file.fileno())
             text = json.dumps({"answer": dict(document), "mask": name}, allow_nan=False)
-            _write(self.folder / f"{code}.json", text.encode())
+            write_private(self.folder / f"{code}.json", text)
         except OSError as error:
             raise _unwritable(self.folder, error) from error
 
     def waiting(self) -> Iterator[tuple[str, dict[str, Any], Path | None]]:
         """List what waits: code of the case, answer, mask."""
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob("c-*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 kept = json.loads(path.read_bytes())
                 yield (
@@ -551,19 +552,6 @@ def _whole_lines(path: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
