@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from pasta.errors import PastaError, VolumeError
 from pasta.labels import BACKGROUND, LABELS, LESIONS, label_named
-from pasta.networks.checkpoint import save_model
+from pasta.networks.checkpoint import load_model, save_model
+from pasta.networks.unet import PastaUNet
 from pasta.report.attributes import head_options
 from pasta.spec import TASKS, ModelSpec, ZScore
 from training.cases import ALL_ORGANS, Case, case, on_model_grid, real_case, tissue_templates
+from training.generated import GeneratedLesions
 from training.heads import (
     HeadSchedule,
     Sample,
@@ -37,15 +40,15 @@ from training.heads import (
     stem_of,
     train_head,
 )
-from training.sampling import Augmentation
-from training.segmentation import Schedule, train_segmentation
+from training.loop import Schedule
+from training.sampling import Augmentation, choose_case, sample_patch
+from training.segmentation import class_weights, train_segmentation
 from training.synthesis.phantom import draw_phantom, render_phantom
 from training.synthesis.rendering import draw_render_recipe, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pasta.networks.unet import PastaUNet
 
 Draw = Callable[[np.random.Generator], Sample | None]
 log = logging.getLogger(__name__)
@@ -143,6 +146,39 @@ def build_pool(
             case(f"phantom_{index:03d}", "phantom", hu, labels, ALL_ORGANS).save(path)
         cases.append(Case.load(path))
     return cases
+
+
+def segmentation_draw(
+    cases: Sequence[Case],
+    generated: GeneratedLesions | None,
+    spec: ModelSpec,
+    part: Mapping[str, Any],
+) -> Callable[[np.random.Generator], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Mix patches of cases and of PASTA-Gen templates by the shares of the run file."""
+    shares = dict(part["shares"])
+    from_templates = float(shares.pop("generated", 0.0)) if generated else 0.0
+    shares.pop("generated", None)
+    augmentation = Augmentation(**part["augmentation"])
+
+    def draw(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if generated is not None and rng.random() < from_templates:
+            return generated.patch(rng)
+        source = choose_case(cases, shares, rng)
+        x, target = sample_patch(source, spec, augmentation, rng)
+        return x, target, torch.from_numpy(source.allowed)
+
+    return draw
+
+
+def first_network(spec: ModelSpec, part: Mapping[str, Any], seed: int) -> PastaUNet:
+    """Build the network a run starts from: of other weights (`init`), or random."""
+    torch.manual_seed(seed)
+    network = PastaUNet(len(LABELS) + 1, spec.width)
+    if part.get("init"):
+        model = load_model(Path(part["init"]))
+        (first,) = model.networks(torch.device("cpu"))
+        network.load_state_dict(first.state_dict())
+    return network
 
 
 def head_spec(config: Mapping[str, Any], task: Literal["screening", "attributes"]) -> ModelSpec:
@@ -279,7 +315,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--annotations", type=Path, help="folder of training.annotation")
     parser.add_argument("--config", type=Path, default=CONFIG, help="run file")
-    parser.add_argument("--steps", type=int, help="stop the segmentation after this many steps")
+    parser.add_argument("--templates", type=Path, help="template store of training.synthesis")
+    parser.add_argument(
+        "--early", action="store_true", help="when stopped, save what there is instead of waiting"
+    )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     return parser
 
@@ -290,16 +329,20 @@ def run(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     part = config["segmentation"]
     spec = segmentation_spec(config)
     cases = build_pool(args.data, args.annotations, config, args.work, spec, part)
-    network = train_segmentation(
-        cases,
-        spec,
-        Schedule(**part["schedule"]),
-        Augmentation(**part["augmentation"]),
-        part["shares"],
-        config["seed"],
-        args.work / "segmentation.pt",
-        until=args.steps,
+    network = first_network(spec, part, config["seed"])
+    generated = (
+        GeneratedLesions(args.templates, spec, part.get("types")) if args.templates else None
     )
+    ended = train_segmentation(
+        network,
+        segmentation_draw(cases, generated, spec, part),
+        Schedule(**part["schedule"]),
+        args.work / "segmentation",
+        seed=config["seed"],
+        weight=class_weights(**part.get("class_weights", {})),
+    )
+    if not ended.finished and not args.early:
+        raise KeyboardInterrupt
     reports: dict[str, Any] = {}
     if "segmentation" in args.tasks:
         save_model([network], spec, args.out / "segmentation")

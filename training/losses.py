@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from pasta.labels import LABELS, lesions_of
 
@@ -75,20 +76,17 @@ def partial_label_loss(
         Scalar; 0 where every voxel is ignored.
     """
     classes = logits.shape[0]
-    flat = logits.reshape(classes, -1)
+    flat = logits.movedim(0, -1).reshape(-1, classes)  # a view where the network runs channels-last
     labels = target.reshape(-1).long()
     known = labels != IGNORE
     if not bool(known.all()):
-        flat, labels = flat[:, known], labels[known]
+        flat, labels = flat[known], labels[known]
     if labels.numel() == 0:
         return logits.sum() * 0
-    present = torch.unique(labels)
+    present, index = torch.unique(labels, return_inverse=True)
     groups = allowed[present].to(flat.dtype)  # (P, C)
-    probabilities = groups @ torch.softmax(flat, dim=0)  # (P, V) of the sets of present targets
-    row = torch.zeros(len(allowed), dtype=torch.long)
-    row[present] = torch.arange(len(present))
-    index = row[labels]
-    picked = probabilities.gather(0, index[None])[0]
+    probabilities = torch.softmax(flat, dim=1)  # (V, C)
+    picked = (probabilities * groups[index]).sum(dim=1)
     cross_entropy = -torch.log(picked.clamp(min=1e-6))
     if class_weight is not None:
         weight = class_weight[labels]
@@ -101,10 +99,10 @@ def partial_label_loss(
     if not foreground:
         return cross_entropy
     # a target counts as inside a set when all it allows is in that set (tumour in liver-or-tumour)
-    inside = (groups[foreground] @ groups.T) >= groups.sum(dim=1)[None]  # (F, P)
-    reference = inside.to(flat.dtype)[:, index]
-    predicted = probabilities[foreground]
-    overlap = (predicted * reference).sum(dim=1)
-    total = predicted.sum(dim=1) + reference.sum(dim=1)
+    inside = ((groups[foreground] @ groups.T) >= groups.sum(dim=1)[None]).to(flat.dtype)  # (F, P)
+    one_hot = functional.one_hot(index, len(present)).to(flat.dtype)  # (V, P)
+    mass = groups[foreground] @ (probabilities.T @ one_hot)  # (F, P): of each set, by true target
+    overlap = (mass * inside).sum(dim=1)
+    total = mass.sum(dim=1) + inside @ one_hot.sum(dim=0)
     dice = (2 * overlap + 1) / (total + 1)
     return cross_entropy + (1 - dice).mean()

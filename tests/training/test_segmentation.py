@@ -3,10 +3,13 @@ import pytest
 import torch
 
 from pasta.labels import BACKGROUND, LABELS
+from pasta.networks.unet import PastaUNet
 from pasta.spec import ModelSpec, ZScore
 from training.cases import Case, case
+from training.loop import Schedule
+from training.losses import NUM_CLASSES
 from training.sampling import Augmentation, extracted, sample_patch
-from training.segmentation import Schedule, half_resolution_logits, train_segmentation
+from training.segmentation import class_weights, segmentation_loss, train_segmentation
 
 SPEC = ModelSpec(
     name="tiny",
@@ -31,36 +34,52 @@ def liver_case():
     return case("block", "real", hu, labels, ["liver"], ["liver_cyst"])
 
 
-def schedule(steps):
-    return Schedule(steps=steps, batch=2, workers=1, fine_every=2, fine_from=2)
+def draw_from(source):
+    def draw(rng):
+        x, target = sample_patch(source, SPEC, Augmentation(), rng)
+        return x, target, torch.from_numpy(source.allowed)
+
+    return draw
 
 
-def weights_after(cases, checkpoint, stops):
-    for until in stops:
-        network = train_segmentation(
-            cases, SPEC, schedule(3), Augmentation(), {"real": 1.0}, 4, checkpoint, until=until
+def test_the_network_learns_a_block_and_a_resumed_run_ends_with_the_same_weights(
+    liver_case, tmp_path
+):
+    def trained(folder, stop):
+        torch.manual_seed(4)
+        network = PastaUNet(NUM_CLASSES, SPEC.width)
+        schedule = Schedule(2, learning_rate=1e-3, optimizer="adamw", precision="32", workers=0)
+        train_segmentation(
+            network, draw_from(liver_case), schedule, tmp_path / folder, seed=4, stop=stop
         )
-    return network.state_dict()
+        return network.state_dict()
 
-
-def test_a_run_stopped_and_resumed_ends_with_the_same_weights(liver_case, tmp_path):
-    whole = weights_after([liver_case], tmp_path / "whole.pt", [3])
-    resumed = weights_after([liver_case], tmp_path / "resumed.pt", [1, 3])
+    whole = trained("whole", lambda: False)
+    stopped = trained("resumed", lambda: True)
+    resumed = trained("resumed", lambda: False)
     for name, tensor in whole.items():
-        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0)
-    fresh = weights_after([liver_case], tmp_path / "fresh.pt", [1])
-    assert any(not torch.equal(fresh[name], tensor) for name, tensor in whole.items())
+        torch.testing.assert_close(resumed[name], tensor)
+    assert any(not torch.equal(stopped[name], tensor) for name, tensor in whole.items())
 
 
-def test_the_half_resolution_path_is_that_of_deep_supervision():
-    from pasta.networks.unet import PastaUNet
+def test_the_loss_falls_with_better_logits_at_every_level(liver_case):
+    class Fixed(torch.nn.Module):
+        def __init__(self, share):
+            super().__init__()
+            self.share = torch.nn.Parameter(torch.tensor(share))
 
-    torch.manual_seed(0)
-    network = PastaUNet(5, 2).eval()
-    network.deep_supervision = True
-    x = torch.randn(1, 1, 64, 64, 64)
-    with torch.inference_mode():
-        torch.testing.assert_close(half_resolution_logits(network, x), network(x)[1])
+        def forward(self, x):
+            truth = torch.nn.functional.one_hot(target.long().clamp(max=25), NUM_CLASSES)
+            logits = truth.movedim(-1, 0)[None].float() * self.share
+            return [logits[..., ::step, ::step, ::step] for step in (1, 2, 4)]
+
+    x, target, allowed = draw_from(liver_case)(np.random.default_rng(0))
+    target[target == 26] = 0
+    good, poor = (
+        float(segmentation_loss(Fixed(share), [(x, target, allowed)], class_weights()))
+        for share in (20.0, 1.0)
+    )
+    assert good < 0.01 < poor
 
 
 def test_an_unturned_patch_holds_the_very_voxels_of_its_case(liver_case):

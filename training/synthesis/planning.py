@@ -258,7 +258,7 @@ def plan_case(folder: Path, spec: PlanSpec, number: int) -> PlannedCase:
     return PlannedCase(number, lesion_type, index, problem=problem, seconds=seconds)
 
 
-@functools.lru_cache(maxsize=6)
+@functools.lru_cache(maxsize=16)  # opening again means measuring distances again
 def opened(folder: Path, template_id: str) -> Template:
     """Open a template once for a process."""
     return TemplateStore(folder).load(template_id)

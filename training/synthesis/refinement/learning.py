@@ -23,7 +23,7 @@ from tqdm import tqdm
 from pasta.errors import CheckpointError, OutputError
 from pasta.inference.device import fast_precision
 from pasta.io.files import atomic_file
-from training.segmentation import _Stop as Stop
+from training.loop import Stop
 from training.synthesis.refinement.diffusion import (
     RUN_FILE,
     TIMESTEPS,
