@@ -212,7 +212,8 @@ def fit(
 
     Killed at any moment and started again, a run gives the curve of a run that was never stopped, for
     a sample is a function of the seed and its number. With `torchrun`, every process draws its own
-    samples and gradients are averaged (DDP).
+    samples and gradients are averaged (DDP). `schedule.steps` may be changed on the way; anything else
+    that the curve depends on may not.
 
     Args:
         network: to train; holds the averaged (or, with `select`, the best) weights afterwards.
@@ -530,8 +531,15 @@ def _loader(
         collate_fn=list,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_leave_signals_to_the_loop,
     )
     return iter(loader)
+
+
+def _leave_signals_to_the_loop(_: int) -> None:
+    # Ctrl-C goes to all processes; a worker that dies of it would end the run without a checkpoint
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -539,7 +547,8 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _fingerprint(schedule: Schedule, seed: int) -> str:
-    fixed = ("steps", "batch", "accumulate", "learning_rate", "decay", "warmup", "optimizer")
+    # not the length: a run may be made longer or shorter on the way
+    fixed = ("batch", "accumulate", "learning_rate", "decay", "warmup", "optimizer")
     return json.dumps([seed, *(getattr(schedule, name) for name in fixed)])
 
 

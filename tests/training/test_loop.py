@@ -84,6 +84,20 @@ def test_a_run_killed_at_random_gives_the_same_curve(tmp_path):
     assert read_curve(tmp_path / "whole") == read_curve(tmp_path / "killed")
 
 
+def test_an_interrupt_of_all_processes_ends_the_run_with_a_checkpoint(tmp_path):
+    here, root = os.path.dirname(__file__), os.getcwd()  # noqa: PTH109, PTH120
+    code = RUN.replace("checkpoint_seconds=0.0", "checkpoint_seconds=1e9")
+    command = [sys.executable, "-c", code, str(tmp_path / "run"), here, root]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "tensorboard").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.wait(timeout=30) == 0
+    assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["step"] < 400
+
+
 def test_accumulated_batches_give_the_step_of_one_large_batch(tmp_path):
     large, small = network(), network()
     fit(large, draw, loss, schedule(average=0.0), tmp_path / "a", seed=3, device="cpu")

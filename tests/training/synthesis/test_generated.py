@@ -14,7 +14,7 @@ SPEC = ModelSpec(
     title="tiny",
     width=2,
     spacing_mm=(2.0, 2.0, 2.0),
-    patch_shape=(32, 32, 32),
+    patch_shape=(64, 64, 64),
     intensity=ZScore((-1000, 600), 0, 200),
     channels=(BACKGROUND, *(label.name for label in LABELS)),
 )
@@ -33,8 +33,8 @@ def test_a_patch_shows_a_lesion_and_is_a_function_of_its_seed(store):
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one, other)
     x, target, allowed = first
-    assert x.shape == (1, 32, 32, 32)
-    assert target.shape == (32, 32, 32)
+    assert x.shape == (1, 64, 64, 64)
+    assert target.shape == (64, 64, 64)
     assert allowed.shape == (27, 26)
 
 
