@@ -10,12 +10,19 @@ import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentDescription
-from pydicom.sr.codedict import codes
 from skimage.color import rgb2lab
 
 from pasta import __version__
 from pasta.dicom.segments import Segment, on_grid, parted
-from pasta.dicom.source import MANUFACTURER, SEGMENTATION_SERIES, coded, model_text, uid_of, utf8
+from pasta.dicom.source import (
+    AI_FAMILY,
+    MANUFACTURER,
+    SEGMENTATION_SERIES,
+    coded,
+    model_text,
+    uid_of,
+    utf8,
+)
 from pasta.errors import DicomError
 from pasta.geometry import Volume
 from pasta.labels import LABELS, Label
@@ -106,21 +113,23 @@ def segmentation(
             content_description=f"{by} segmentation, research use only"[:64],
             content_creator_name=f"{reader}^Reader" if reader else None,
             content_label="PASTA_AID",
-            pixel_measures=_measures(source.grid),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # not chained: values of the series may be in the text
-        msg = f"the CT series does not allow a DICOM segmentation ({type(error).__name__})."
-        raise DicomError(f"{msg} Export it from the PACS again.") from None
+        kind = type(error).__name__
+        msg = f"the CT series does not allow a DICOM segmentation ({kind}). Export it again."
+        raise DicomError(msg) from None
     dataset.SeriesDescription = f"PASTA-AID segmentation ({by}, research use only)"
+    _set_step(dataset, source.grid)
     utf8(dataset)
     return SegObject(dataset, segments)
 
 
-def _measures(grid: Grid) -> hd.PixelMeasuresSequence:
-    i, j, k = (round(step, 6) for step in grid.spacing_mm)  # DS holds 16 characters
-    # the step also as thickness: readers that know no spacing between slices take that
-    return hd.PixelMeasuresSequence([j, i], slice_thickness=k, spacing_between_slices=k)
+def _set_step(dataset: pydicom.Dataset, grid: Grid) -> None:
+    """Give the true distance of slices; given to highdicom, it would refer to no source image."""
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    # as thickness too: readers that know no spacing between slices take that; DS holds 16 characters
+    measures.SliceThickness = measures.SpacingBetweenSlices = round(grid.spacing_mm[2], 6)
 
 
 def _description(
@@ -133,7 +142,7 @@ def _description(
         name, serial = model_text(models)
         algorithm = hd.AlgorithmIdentificationSequence(
             name=name[:64],
-            family=codes.DCM.ArtificialIntelligence,
+            family=AI_FAMILY,
             version=serial,
             source=f"pasta-aid {__version__}",
         )
@@ -195,8 +204,9 @@ def read_segmentation(path: Path, grid: Grid) -> Volume:
     except (AttributeError, IndexError, OSError, TypeError, ValueError) as error:
         if isinstance(error, DicomError):
             raise
-        msg = f"{path.name}: not a complete DICOM segmentation ({type(error).__name__})."
-        raise DicomError(f"{msg} Export it again.") from None
+        kind = type(error).__name__
+        msg = f"{path.name}: not a complete DICOM segmentation ({kind}). Export it again."
+        raise DicomError(msg) from None
 
 
 def _labelmap(name: str, dataset: pydicom.Dataset, grid: Grid) -> Volume:
@@ -246,7 +256,8 @@ def _frames(dataset: pydicom.Dataset) -> NDArray[np.uint8]:
 
 
 def _group(group: pydicom.Dataset, shared: pydicom.Dataset, name: str) -> pydicom.Dataset:
-    return (group if name in group else shared)[name].value[0]
+    item: pydicom.Dataset = (group if name in group else shared)[name].value[0]
+    return item
 
 
 def _frame_affine(group: pydicom.Dataset, shared: pydicom.Dataset) -> FloatArray:

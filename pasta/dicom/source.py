@@ -28,6 +28,11 @@ _EMPTY_IF_MISSING = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
     "StudyTime", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+# concepts of DICOM PS3.16 annex D
+AI_FAMILY = PydicomCode("123110", "DCM", "Artificial Intelligence")
+MEASUREMENT_REPORT = PydicomCode("126000", "DCM", "Imaging Measurement Report")
+DEVICE, PERSON = PydicomCode("121007", "DCM", "Device"), PydicomCode("121006", "DCM", "Person")
+COMMENT = PydicomCode("121106", "DCM", "Comment")
 _NEEDED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
@@ -70,6 +75,8 @@ def read_source(folder: Path) -> Source:
         for name in _EMPTY_IF_MISSING:
             if name not in header:
                 setattr(header, name, "")
+        if not header.get("SliceThickness"):  # highdicom asks for it
+            header.SliceThickness = round(series.grid.spacing_mm[2], 6)
         images.append(header)
     return Source(tuple(images), series.grid)
 

@@ -11,7 +11,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from highdicom import sr
-from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 
 from pasta import RESEARCH_USE_ONLY, __version__
@@ -24,6 +23,10 @@ from pasta.concepts import (
 )
 from pasta.dicom.segmentation import SegObject, tracking_id, tracking_uid
 from pasta.dicom.source import (
+    COMMENT,
+    DEVICE,
+    MEASUREMENT_REPORT,
+    PERSON,
     MANUFACTURER,
     REPORT_SERIES,
     SCREENING_SERIES,
@@ -134,12 +137,12 @@ def _document(
         observation_context=_observers(models, reader),
         procedure_reported=_CT,
         imaging_measurements=list(groups),
-        title=codes.DCM.ImagingMeasurementReport,
+        title=MEASUREMENT_REPORT,
     )
     report[0].ContentSequence.append(_comment(comment))
     uids = (source.series_uid, *key)
     try:
-        dataset = sr.Comprehensive3DSR(
+        dataset: pydicom.Dataset = sr.Comprehensive3DSR(
             evidence=[*source.images, *evidence],
             content=report[0],
             series_instance_uid=uid_of("series", *uids),
@@ -153,8 +156,9 @@ def _document(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # not chained: values of the series may be in the text
-        msg = f"the CT series does not allow a DICOM report ({type(error).__name__})."
-        raise DicomError(f"{msg} Export it from the PACS again.") from None
+        kind = type(error).__name__
+        msg = f"the CT series does not allow a DICOM report ({kind}). Export it again."
+        raise DicomError(msg) from None
     dataset.SeriesDescription = description
     dataset.ManufacturerModelName = model_text(models)[0][:64]
     dataset.SoftwareVersions = f"pasta-aid {__version__}"
@@ -165,7 +169,7 @@ def _document(
 def _observers(models: Sequence[Mapping[str, Any]], reader: str) -> sr.ObservationContext:
     name, serial = model_text(models)
     device = sr.ObserverContext(
-        observer_type=codes.DCM.Device,
+        observer_type=DEVICE,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=uid_of("device", name, serial),
             name=f"PASTA-AID (AI, research use only), pasta-aid {__version__}",
@@ -177,7 +181,7 @@ def _observers(models: Sequence[Mapping[str, Any]], reader: str) -> sr.Observati
     if not reader:
         return sr.ObservationContext(observer_device_context=device)
     person = sr.ObserverContext(
-        observer_type=codes.DCM.Person,
+        observer_type=PERSON,
         observer_identifying_attributes=sr.PersonObserverIdentifyingAttributes(
             name=f"{reader}^Reader"
         ),
@@ -319,7 +323,7 @@ def _organ_group(organ: Mapping[str, Any], source: Source, algorithm: Any) -> An
 
 def _comment(text: str) -> sr.TextContentItem:
     return sr.TextContentItem(
-        name=codes.DCM.Comment,
+        name=COMMENT,
         value=text,
         relationship_type=sr.RelationshipTypeValues.CONTAINS,
     )
