@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--reader", default="", help="pseudonym of who corrected mask or report (default: AI alone)"
     )
+    export.add_argument(
+        "--subject", default="", help='FHIR reference of the patient, such as "Patient/123"'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from pasta.dicom.export import export_case  # here, so that --help answers at once
 
-    for path in export_case(args.case, args.series, args.output, reader=args.reader):
+    written = export_case(
+        args.case, args.series, args.output, reader=args.reader, subject=args.subject
+    )
+    for path in written:
         print(path)
     return 0

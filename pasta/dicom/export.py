@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pasta.dicom.fhir import diagnostic_report
+from pasta.dicom.pdf import report_pdf
 from pasta.dicom.segmentation import segmentation
 from pasta.dicom.source import Source, read_source
 from pasta.dicom.statements import Statements, masks, statements_of
@@ -79,7 +81,9 @@ def objects_of(
     return Objects(datasets, statements)
 
 
-def export_case(case: Path, series: Path, folder: Path, *, reader: str = "") -> list[Path]:
+def export_case(
+    case: Path, series: Path, folder: Path, *, reader: str = "", subject: str = ""
+) -> list[Path]:
     """Write what `pasta predict` left in a folder as DICOM objects.
 
     Args:
@@ -87,6 +91,7 @@ def export_case(case: Path, series: Path, folder: Path, *, reader: str = "") -> 
         series: folder of the CT series that they are of.
         folder: for the results; made if missing.
         reader: pseudonym, where a person corrected mask or report.
+        subject: FHIR reference of the patient, such as "Patient/123".
 
     Returns:
         The files written: `segmentation.dcm`, `report.dcm`, `screening.dcm`, `report.pdf`,
@@ -106,12 +111,25 @@ def export_case(case: Path, series: Path, folder: Path, *, reader: str = "") -> 
         raise OutputError(msg)
     models = (_json(case / SEGMENTATION_FILE) or {}).get("model", ())
     made = objects_of(source, labelmap, report, screening, models=tuple(models), reader=reader)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder}: cannot be made ({error.strerror}). Choose another folder with -o."
+        raise OutputError(msg) from error
     written = []
     for name, dataset in made.datasets.items():
         path = folder / f"{name}.dcm"
         save(dataset, path)
         written.append(path)
+    if made.statements is not None:
+        pdf = report_pdf(made.statements)
+        issued = str((report or {}).get("created", ""))
+        fhir = diagnostic_report(made.statements, subject=subject, issued=issued, pdf=pdf)
+        texts = {"report.pdf": pdf, "report.fhir.json": json.dumps(fhir, indent=2).encode() + b"\n"}
+        for name, content in texts.items():
+            with atomic_file(folder / name) as file:
+                file.write(content)
+            written.append(folder / name)
     return written
 
 

@@ -25,9 +25,9 @@ from pasta.dicom.segmentation import SegObject, tracking_id, tracking_uid
 from pasta.dicom.source import (
     COMMENT,
     DEVICE,
+    MANUFACTURER,
     MEASUREMENT_REPORT,
     PERSON,
-    MANUFACTURER,
     REPORT_SERIES,
     SCREENING_SERIES,
     coded,

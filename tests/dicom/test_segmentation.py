@@ -165,7 +165,7 @@ def test_a_segmentation_of_another_series_is_refused_by_the_reader(series, tmp_p
     turned(series, *ORIENTATIONS["coronal"])
     with pytest.raises(DicomError, match="does not lie on the voxels"):
         read_segmentation(tmp_path / "seg.dcm", read_volume(series).grid)
-    with pytest.raises(DicomError, match="not a complete DICOM segmentation|no BINARY"):
+    with pytest.raises(DicomError, match="BINARY"):
         read_segmentation(next(series.glob("*.dcm")), source.grid)
 
 

@@ -103,7 +103,7 @@ def test_each_lesion_refers_to_its_segment_and_its_slices(saved, source):
         assert found.ReferencedSegmentNumber == segment
         described = seg.SegmentSequence[segment - 1]
         (tracking,) = items(group, "Tracking Unique Identifier")
-        assert tracking.UID == described.TrackingUID
+        assert described.TrackingUID == tracking.UID
         images = items(group, "Source Image for Segmentation") + items(
             group, "Source image for segmentation"
         )
