@@ -1,7 +1,9 @@
 """A drawn mask and its report, on slices of a real CT series."""
 
+import importlib.util
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -145,3 +147,21 @@ def case(series, report, screening, tmp_path):
     (folder / "report.json").write_text(json.dumps(report))
     (folder / "screening.json").write_text(json.dumps(screening))
     return folder
+
+
+def _orthanc_module():
+    spec = importlib.util.spec_from_file_location("orthanc", Path(__file__).with_name("orthanc.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def orthanc(tmp_path):
+    """An empty Orthanc of the test's own."""
+    folder = tmp_path / "orthanc"
+    folder.mkdir()
+    running = _orthanc_module().Orthanc(folder)
+    running.start()
+    yield running
+    running.stop()
