@@ -16,7 +16,7 @@ from pasta.dicom.export import objects_of
 from pasta.dicom.source import read_source
 from pasta.errors import PacsError, PastaError
 from pasta.io import read_labelmap
-from pasta.store.records import write_json
+from pasta.store.records import read_json, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,11 @@ class Outbox:
             if not record.withdrawn and not self._receipt(record).exists()
         ]
         return sorted(found, key=lambda record: record.created)
+
+    def failed(self) -> list[str]:
+        """Say of each submission that cannot be written as DICOM why; its label stays in the store."""
+        found = (read_json(path) or {} for path in sorted(self._folder.rglob("v*.json")))
+        return [str(said["failed"]) for said in found if "failed" in said]
 
     def send(self) -> int:
         """Send all that waits.

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from pasta.dicom.outbox import Outbox
 from pasta.dicom.web import Pacs, RemoteSeries
 from pasta.errors import PacsError, PastaError
 from pasta.io import read_volume
@@ -112,6 +113,16 @@ class PacsStore(Store):
         record = super().save_label(image_id, label, tag=tag, reader=reader, info=info)
         self.changed.set()
         return record
+
+    def status(self) -> dict[str, Any]:
+        """Numbers as of `Store.status`, and how it stands with the PACS."""
+        pacs = {
+            "reachable": self.reachable,
+            "series": len(self._series),
+            "waiting_to_be_sent": len(Outbox(self).waiting()),
+            "not_to_be_written": len(Outbox(self).failed()),
+        }
+        return {**super().status(), "pacs": pacs}
 
     def _look_at_pacs(self) -> None:
         self._look_next = time.monotonic() + _PATIENCE_SECONDS

@@ -89,6 +89,7 @@ def segmentation(
     """
     placed = on_grid(labelmap, source.grid)
     numbers, segments = parted(placed, lesions)
+    small = np.uint8 if len(segments) < 256 else np.uint16  # highdicom makes several copies
     digest = hashlib.sha256(np.asfortranarray(placed.voxels).tobytes(order="F")).hexdigest()
     name, serial = model_text(models)
     key = (source.series_uid, digest, name, serial, reader)
@@ -97,14 +98,16 @@ def segmentation(
         dataset = Segmentation(
             source_images=list(source.images),
             # (frames, rows, columns): the reverse of our axes
-            pixel_array=np.ascontiguousarray(numbers.T),
+            pixel_array=np.ascontiguousarray(numbers.T, dtype=small),
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[
                 _description(segment, key, models, reader=bool(reader)) for segment in segments
             ],
             series_instance_uid=uid_of("seg-series", *key),
             series_number=SEGMENTATION_SERIES,
-            sop_instance_uid=uid_of("seg", *key, *[lesion.box for lesion in lesions]),
+            sop_instance_uid=uid_of(
+                "seg", *key, *[(lesion.number, lesion.box) for lesion in lesions]
+            ),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=name[:64],

@@ -77,7 +77,13 @@ def report_sr(
     return _document(
         groups,
         source,
-        ("sr", statements.text, statements.reader, segments and segments.dataset.SOPInstanceUID),
+        (
+            "sr",
+            statements.text,
+            statements.reader,
+            *[lesion.comment for lesion in statements.lesions],
+            segments and segments.dataset.SOPInstanceUID,
+        ),
         series=REPORT_SERIES,
         description=f"PASTA-AID report ({'reader' if statements.reader else 'AI'}, research use only)",
         comment=comment + RESEARCH_USE_ONLY,

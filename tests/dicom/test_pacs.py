@@ -164,3 +164,31 @@ def test_logs_and_messages_hold_neither_names_nor_uids(store, orthanc, report, c
     assert "1.2.3.4.5.6" not in text
     assert "STERMANN" not in text
     assert "4711" not in text
+
+
+def test_a_submission_that_no_segmentation_can_hold_is_told_and_holds_nothing_up(
+    store, orthanc, report
+):
+    (image,) = store.images()
+    empty = drawn(store.grid(image))
+    empty.voxels[:] = 0
+    store.save_label(image, empty, tag="final", reader="R0", info={"report": {"schema": "?"}})
+    submit(store, report)
+    assert store.status()["pacs"]["waiting_to_be_sent"] == 2
+    assert Outbox(store).send() == 1
+    status = store.status()["pacs"]
+    assert (status["waiting_to_be_sent"], status["not_to_be_written"]) == (0, 1)
+    assert "schema" in Outbox(store).failed()[0]
+    assert status["reachable"]
+
+
+def test_a_normal_case_goes_back_as_a_report_without_segmentation(store, orthanc):
+    (image,) = store.images()
+    empty = drawn(store.grid(image))
+    empty.voxels[:] = 0
+    info = {"report": ReaderReport.empty().to_document()}
+    store.save_label(image, empty, tag="final", reader="R1", info=info)
+    assert Outbox(store).send() == 1
+    assert objects(orthanc, "SEG") == []
+    (sr,) = objects(orthanc, "SR")
+    assert sr.CompletionFlag == "COMPLETE"
