@@ -11,11 +11,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from highdicom import sr
+from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code as PydicomCode
 
 from pasta import RESEARCH_USE_ONLY, __version__
 from pasta.concepts import (
     ATTRIBUTE_CONCEPTS,
+    LOCAL_SCHEME,
     NO_LESION,
     OPTION_CONCEPTS,
     QUANTITIES,
@@ -168,6 +170,11 @@ def _document(
     dataset.SeriesDescription = description
     dataset.ManufacturerModelName = model_text(models)[0][:64]
     dataset.SoftwareVersions = f"pasta-aid {__version__}"
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = LOCAL_SCHEME
+    scheme.CodingSchemeName = "Codes of PASTA-AID for what has no public code"
+    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+    dataset.CodingSchemeIdentificationSequence = [scheme]
     utf8(dataset)
     return dataset
 
