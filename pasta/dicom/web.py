@@ -52,11 +52,21 @@ class Pacs:
         user: for HTTP basic authentication; "" for none.
         password: of the user.
         token: bearer token, instead of user and password.
+        authorities: file of certificate authorities to trust for HTTPS; None for the usual ones.
     """
 
-    def __init__(self, url: str, user: str = "", password: str = "", token: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        user: str = "",
+        password: str = "",
+        token: str = "",
+        authorities: Path | None = None,
+    ) -> None:
         session = requests.Session()
         session.trust_env = False  # patient data through no proxy that happens to be set
+        if authorities is not None:
+            session.verify = str(authorities)
         if token:
             session.headers["Authorization"] = f"Bearer {token}"
         elif user:
@@ -71,23 +81,16 @@ class Pacs:
         Raises:
             PacsError: if the PACS does not answer or refuses.
         """
-        found: list[RemoteSeries] = []
-        while True:
-            page = self._asked(
-                self._client.search_for_series,
-                search_filters={"Modality": "CT"},
-                fields=[_COUNT],
-                limit=_PAGE,
-                offset=len(found),
-            )
-            found += [
-                RemoteSeries(
-                    _value(item, _STUDY), _value(item, _SERIES), int(_value(item, _COUNT) or 0)
-                )
-                for item in page
-            ]
-            if len(page) < _PAGE:
-                return found
+        found = self._listed(
+            _SERIES,
+            self._client.search_for_series,
+            search_filters={"Modality": "CT"},
+            fields=[_COUNT],
+        )
+        return [
+            RemoteSeries(_value(item, _STUDY), uid, int(_value(item, _COUNT) or 0))
+            for uid, item in found.items()
+        ]
 
     def fetch(self, series: RemoteSeries, folder: Path) -> int:
         """Fetch all images of a series into a folder, as 0001.dcm and so on.
@@ -98,10 +101,8 @@ class Pacs:
         Raises:
             PacsError: if the PACS does not answer, or what came is not the series that it lists.
         """
-        listed = self._asked(
-            self._client.search_for_instances, series.study_uid, series.series_uid, limit=None
-        )
-        wanted = {_value(item, _INSTANCE) for item in listed}
+        search = self._client.search_for_instances
+        wanted = set(self._listed(_INSTANCE, search, series.study_uid, series.series_uid))
         arrived: set[str] = set()
         try:
             for dataset in self._client.iter_series(series.study_uid, series.series_uid):
@@ -137,6 +138,16 @@ class Pacs:
         if left:
             msg = f"the PACS refused {left} of {len(datasets)} objects. Ask its administrator why."
             raise PacsError(msg)
+
+    def _listed(self, tag: str, search: Any, *args: Any, **keywords: Any) -> dict[str, Any]:
+        """Ask page by page; answers by their UID. A server that knows no pages gives all at once."""
+        found: dict[str, Any] = {}
+        while True:
+            page = self._asked(search, *args, limit=_PAGE, offset=len(found), **keywords)
+            before = len(found)
+            found.update({_value(item, tag): item for item in page})
+            if len(page) < _PAGE or len(found) == before:
+                return found
 
     def _asked(self, ask: Any, *args: Any, **keywords: Any) -> Any:
         try:

@@ -88,6 +88,12 @@ def test_a_series_that_grew_in_the_pacs_is_fetched_anew(orthanc, small_slices, t
     assert read_volume(store.image(image).path).voxels.shape[2] == 12
 
 
+def test_long_answers_come_page_by_page(pacs, monkeypatch, tmp_path):
+    monkeypatch.setattr("pasta.dicom.web._PAGE", 5)
+    (series,) = pacs.ct_series()
+    assert pacs.fetch(series, tmp_path) == 12
+
+
 def test_wrong_credentials_are_named(orthanc):
     with pytest.raises(PacsError, match="refuses our credentials"):
         Pacs(orthanc.url, "pasta", "wrong").ct_series()

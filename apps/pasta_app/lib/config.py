@@ -26,6 +26,7 @@ class Config:
         pacs_user: for a PACS as studies; "" for none.
         pacs_password: of that user.
         pacs_token: bearer token for the PACS, instead of both.
+        pacs_authorities: file of certificate authorities for HTTPS; None for the usual ones.
         pacs_cache: folder for its series and our labels; None for one in the user's data home.
     """
 
@@ -40,13 +41,15 @@ class Config:
     pacs_password: str = field(default="", repr=False)
     pacs_token: str = field(default="", repr=False)
     pacs_cache: Path | None = None
+    pacs_authorities: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Config:
         """Read PASTA_MODELS, PASTA_DEVICE, PASTA_QUEUE, PASTA_MAX_UPLOAD_MB, PASTA_CORS_ORIGINS.
 
         PASTA_STUDY and PASTA_ADMIN_TOKEN are for a server that runs reader studies; PASTA_PACS_USER,
-        PASTA_PACS_PASSWORD, PASTA_PACS_TOKEN and PASTA_PACS_CACHE for one whose studies are a PACS.
+        PASTA_PACS_PASSWORD, PASTA_PACS_TOKEN, PASTA_PACS_CA and PASTA_PACS_CACHE for one whose studies
+        are a PACS.
 
         Raises:
             PastaError: if a number is not one, or a token is too short to keep anybody out.
@@ -68,6 +71,7 @@ class Config:
             pacs_user=os.environ.get("PASTA_PACS_USER", ""),
             pacs_password=os.environ.get("PASTA_PACS_PASSWORD", ""),
             pacs_token=os.environ.get("PASTA_PACS_TOKEN", ""),
+            pacs_authorities=Path(ca) if (ca := os.environ.get("PASTA_PACS_CA")) else None,
             pacs_cache=Path(cache) if (cache := os.environ.get("PASTA_PACS_CACHE")) else None,
         )
 

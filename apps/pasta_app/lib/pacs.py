@@ -22,7 +22,13 @@ def store_of(studies: str, config: Config) -> Store:
     from pasta.dicom.pacs_store import PacsStore, default_folder
     from pasta.dicom.web import Pacs
 
-    pacs = Pacs(studies, config.pacs_user, config.pacs_password, config.pacs_token)
+    pacs = Pacs(
+        studies,
+        config.pacs_user,
+        config.pacs_password,
+        config.pacs_token,
+        config.pacs_authorities,
+    )
     return PacsStore(pacs, config.pacs_cache or default_folder(studies))
 
 
