@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LISTING_FILE = "pacs.json"
 _PATIENCE_SECONDS = 5.0  # an empty or absent PACS is not asked with every request
+_STALE_SECONDS = 3600
 _COUNT_FILE = ".count"  # in the folder of a fetched series; readers pass over hidden files
 
 
@@ -64,6 +65,7 @@ class PacsStore(Store):
         self.changed = threading.Event()  # set when a label was saved
         self._fetching = threading.Lock()
         self._look_next = 0.0
+        self._sweep()
         known = read_json(self.private / _LISTING_FILE) or {}
         self._series = {key: RemoteSeries(**value) for key, value in known.items()}
 
@@ -113,6 +115,14 @@ class PacsStore(Store):
         record = super().save_label(image_id, label, tag=tag, reader=reader, info=info)
         self.changed.set()
         return record
+
+    def _sweep(self) -> None:
+        """Remove what a killed process had fetched in part; what is younger may belong to a live one."""
+        limit = time.time() - _STALE_SECONDS
+        for left in self.private.glob(".incoming-*"):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < limit:
+                    shutil.rmtree(left)
 
     def status(self) -> dict[str, Any]:
         """Numbers as of `Store.status`, and how it stands with the PACS."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import requests
 from dicomweb_client.api import DICOMwebClient
 
-from pasta.errors import PacsError
+from pasta.errors import PacsError, PastaError
+from pasta.io.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +101,7 @@ class Pacs:
 
         Raises:
             PacsError: if the PACS does not answer, or what came is not the series that it lists.
+            OutputError: if there is no space.
         """
         search = self._client.search_for_instances
         wanted = set(self._listed(_INSTANCE, search, series.study_uid, series.series_uid))
@@ -110,8 +112,9 @@ class Pacs:
                     msg = "the PACS sent an image of another series. Ask its administrator."
                     raise PacsError(msg)
                 arrived.add(str(dataset.SOPInstanceUID))
-                dataset.save_as(folder / f"{len(arrived):04d}.dcm", write_like_original=False)
-        except PacsError:
+                with atomic_file(folder / f"{len(arrived):04d}.dcm") as file:
+                    dataset.save_as(file, write_like_original=False)
+        except PastaError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the parser of a cut-off answer raises
             raise _refusal(error) from None

@@ -94,3 +94,21 @@ def test_each_page_of_the_pdf_says_research_use_only(report):
     assert "1. Liver tumor" in text
     assert "Reader R1" in text
     assert content == report_pdf(statements_of(reader.to_document(), "R1"))
+
+
+def test_predict_writes_the_objects_of_a_series_and_refuses_other_files(case, series, tmp_path):
+    command = [sys.executable, "-m", "pasta.cli.main", "predict"]
+    options = ["--mask", case / "mask.nii.gz", "--tasks", "report", "--dicom"]
+    options += ["--device", "cpu", "-o", tmp_path / "out"]
+    subprocess.run([*command, series, *options], capture_output=True, check=True)
+    report = pydicom.dcmread(tmp_path / "out" / "dicom" / "report.dcm")
+    seg = pydicom.dcmread(tmp_path / "out" / "dicom" / "segmentation.dcm")
+    assert report.StudyInstanceUID == seg.StudyInstanceUID
+    # the mask was given: no network drew it
+    assert {item.SegmentAlgorithmType for item in seg.SegmentSequence} == {"MANUAL"}
+    assert "Liver tumor 1" in [item.SegmentLabel for item in seg.SegmentSequence]
+    refused = subprocess.run(
+        [*command, case / "mask.nii.gz", "--dicom"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "needs a DICOM series folder" in refused.stderr

@@ -1,10 +1,14 @@
 import io
 import logging
+import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pydicom
 import pytest
+import requests
 
 from pasta.dicom.outbox import Outbox
 from pasta.dicom.pacs_store import PacsStore
@@ -21,6 +25,41 @@ from .conftest import drawn
 def pacs(orthanc, small_slices):
     orthanc.upload(small_slices)
     return Pacs(orthanc.url, *orthanc.auth)
+
+
+class Between(BaseHTTPRequestHandler):
+    """Stands between us and Orthanc, and cuts off the images of a series in the middle."""
+
+    orthanc = None
+    cuts = True
+
+    def do_GET(self):
+        answer = requests.get(
+            self.orthanc.rest + self.path,
+            headers={"Accept": self.headers["Accept"]},
+            auth=self.orthanc.auth,
+            timeout=30,
+        )
+        body = answer.content
+        multipart = answer.headers["Content-Type"].startswith("multipart")
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if multipart and type(self).cuts else body)
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.fixture
+def cut_off(orthanc, pacs):
+    handler = type("Cutting", (Between,), {"orthanc": orthanc})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield handler, f"http://127.0.0.1:{server.server_port}/dicom-web"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
@@ -71,6 +110,30 @@ def test_a_series_that_cannot_be_fetched_leaves_nothing_and_says_why(store, orth
     assert not list(store.private.glob(".incoming*"))
     with pytest.raises(StoreError, match="no image"):
         store.image("ct-unknown")
+
+
+def test_a_series_cut_off_on_the_way_is_not_taken_for_whole(cut_off, tmp_path):
+    handler, url = cut_off
+    store = PacsStore(Pacs(url), tmp_path / "cache")
+    (image,) = store.images()
+    with pytest.raises(PacsError) as caught:
+        store.image(image)
+    assert "1.3.6.1" not in str(caught.value)
+    assert not list(store.folder.glob("ct-*"))
+    assert not list(store.private.glob(".incoming*"))
+    handler.cuts = False
+    assert read_volume(store.image(image).path).voxels.shape[2] == 12
+
+
+def test_what_a_killed_process_fetched_in_part_is_swept_away(pacs, tmp_path):
+    left = tmp_path / "cache" / ".pasta" / ".incoming-dead"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    young = left.with_name(".incoming-live")
+    young.mkdir()
+    PacsStore(pacs, tmp_path / "cache")
+    assert not left.exists()
+    assert young.exists()
 
 
 def test_a_series_that_grew_in_the_pacs_is_fetched_anew(orthanc, small_slices, tmp_path):
