@@ -96,6 +96,7 @@ def test_each_page_of_the_pdf_says_research_use_only(report):
     assert content == report_pdf(statements_of(reader.to_document(), "R1"))
 
 
+@pytest.mark.slow
 def test_predict_writes_the_objects_of_a_series_and_refuses_other_files(case, series, tmp_path):
     command = [sys.executable, "-m", "pasta.cli.main", "predict"]
     options = ["--mask", case / "mask.nii.gz", "--tasks", "report", "--dicom"]

@@ -180,3 +180,33 @@ def test_a_whole_real_series_goes_out_and_back(real_data, tmp_path):
         tmp_path / "seg.dcm", False
     )
     assert np.array_equal(read_segmentation(tmp_path / "seg.dcm", source.grid).voxels, voxels)
+
+
+def test_a_series_of_a_sloppy_archive_is_enough(series, tmp_path):
+    for path in series.glob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        for name in (
+            "AccessionNumber",
+            "StudyID",
+            "PatientBirthDate",
+            "StudyTime",
+            "SliceThickness",
+        ):
+            if name in dataset:
+                delattr(dataset, name)
+        dataset.save_as(path)
+    source = read_source(series)
+    labelmap = drawn(source.grid)
+    segmentation(labelmap, source).dataset.save_as(tmp_path / "seg.dcm", False)
+    assert np.array_equal(
+        read_segmentation(tmp_path / "seg.dcm", source.grid).voxels, labelmap.voxels
+    )
+
+
+def test_a_series_that_nothing_can_refer_to_is_refused(series):
+    for path in series.glob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        del dataset.FrameOfReferenceUID
+        dataset.save_as(path)
+    with pytest.raises(DicomError, match="slice 1 has no FrameOfReferenceUID"):
+        read_source(series)
