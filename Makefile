@@ -4,6 +4,7 @@
 #   make run STUDIES=folder      your own CTs: a folder of files, of DICOM series, or one series
 #   make synthesis               brings what several machines and the refinement of lesions need
 #   make study                   brings what `pasta study export` and `analyse` need
+#   make dicom                   brings what DICOM objects and a PACS need
 #   make test | test-slow | test-slicer | lint | benchmark
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -17,7 +18,7 @@ ONESHOT ?=
 PYTEST_ARGS ?=
 export PASTA_DATA ?= ../shared/data
 
-.PHONY: help setup run study synthesis test test-slow test-slicer lint format benchmark clean
+.PHONY: help setup run study synthesis dicom test test-slow test-slicer lint format benchmark clean
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +37,8 @@ study: $(VENV)/.stamp-study
 
 synthesis: $(VENV)/.stamp-synthesis
 
+dicom: $(VENV)/.stamp-dicom
+
 run: $(VENV)/.stamp
 	@$(BIN)/python -m pasta.cli.main demo "$(STUDIES)" --output "$(OUT)" --port "$(PORT)" $(if $(filter-out 0,$(ONESHOT)),--oneshot)
 
@@ -46,13 +49,13 @@ lint: $(VENV)/.stamp
 	$(BIN)/lint-imports
 
 # the packages of the Slicer tests come here, not with `make run`
-test: lint $(VENV)/.stamp-study $(VENV)/.stamp-synthesis
+test: lint $(VENV)/.stamp-study $(VENV)/.stamp-synthesis $(VENV)/.stamp-dicom
 	@$(BIN)/python .ci/tests.py all $(PYTEST_ARGS)
 
 test-slicer: $(VENV)/.stamp
 	@$(BIN)/python .ci/tests.py slicer $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.stamp-study $(VENV)/.stamp-synthesis
+test-slow: $(VENV)/.stamp-study $(VENV)/.stamp-synthesis $(VENV)/.stamp-dicom
 	$(BIN)/python -m pytest -m "slow and not gpu and not slicer" $(PYTEST_ARGS)
 
 format: $(VENV)/.stamp

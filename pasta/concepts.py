@@ -181,3 +181,30 @@ QUANTITIES: Mapping[str, Quantity] = {
         Code("%", "UCUM", "percent"),
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A coded question with its coded answers, by our words for them."""
+
+    question: Concept
+    answers: Mapping[str, Concept]
+
+
+_NO_PUBLIC = "no public code found"
+# What screening says of an organ beside the probability, or instead of it.
+SCREENING_STATUS = Question(
+    _local("SCR", "Screening status", _NO_PUBLIC),
+    {
+        "screened": _local("SCR-DONE", "Organ screened", _NO_PUBLIC),
+        "absent": _local("SCR-ABSENT", "Organ not in the scan", _NO_PUBLIC),
+        "cut_off": _local("SCR-CUT", "Organ cut off by the scan", _NO_PUBLIC),
+        "too_small": _local("SCR-SMALL", "Organ too small to be screened", _NO_PUBLIC),
+    },
+)
+
+# TID 1500 needs one group or more; a report without lesions says so in one of its own.
+NO_LESION = Question(
+    _local("LES", "Lesions marked", _NO_PUBLIC),
+    {"none": _local("LES-NONE", "No lesion marked in the scan", "does not exclude one")},
+)

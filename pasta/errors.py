@@ -29,6 +29,14 @@ class OutputError(PastaError, OSError):
     """A result cannot be written (no space, no permission)."""
 
 
+class DicomError(PastaError, ValueError):
+    """A DICOM object cannot be made of what is given, or one that was read is not what it should be."""
+
+
+class PacsError(PastaError):
+    """The PACS does not answer, or refuses."""
+
+
 class StoreError(PastaError):
     """The store of images and labels refuses a request."""
 

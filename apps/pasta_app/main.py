@@ -12,6 +12,7 @@ from lib.datastore import PastaDatastore
 from lib.infers import TASKS
 from lib.jobs import Jobs
 from lib.models import Models
+from lib.pacs import send_results, store_of
 from lib.private import PrivateFolder
 from lib.readings import Readings
 from lib.server import (
@@ -29,7 +30,6 @@ from monailabel.interfaces.app import MONAILabelApp
 
 from pasta import __version__
 from pasta.labels import LABELS
-from pasta.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ class PastaApp(MONAILabelApp):
         )
 
     def init_datastore(self) -> Datastore:
-        self.store = Store(Path(self.studies))
+        self.store = store_of(str(self.studies), self.config)
         self.private = PrivateFolder(self.store.private / "run")
         self.private.use_for_temporary_files()
         return PastaDatastore(self.store)
@@ -93,6 +93,7 @@ class PastaApp(MONAILabelApp):
         )
         if attach(service, self.config):
             self._datastore.watch()
+            send_results(self.store)
             clean_up_when_stopped(service)
             warm_up(service, self.config.device)
 

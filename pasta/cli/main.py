@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demo": "server with one CT through all tasks, from a checkout (`make run`)",
+    "dicom": "results as DICOM SEG and SR, PDF and FHIR, for the PACS",
     "predict": "one CT to mask, tumour probability and structured report, without a server",
     "study": "reader study: protocol, allocation, lock, logs, export, analysis",
     "weights": "inspect published checkpoints and import them as model folders",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pasta.errors import OutputError
+from pasta.errors import DicomError, OutputError
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="what to do")
     parser.add_argument("--mask", type=Path, help="report on these labels instead of segmenting")
     parser.add_argument("--evidence", action="store_true", help="write the screening evidence map")
+    parser.add_argument(
+        "--dicom", action="store_true", help="write SEG, SR, PDF and FHIR too; of a DICOM series"
+    )
     parser.add_argument("--models", type=Path, help="folder of models (default: those shipped)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--overlap", type=float, default=0.5, help="of sliding windows")
@@ -45,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     from pasta.io import read_labelmap, read_volume
     from pasta.networks.checkpoint import find_models
 
+    if args.dicom and not args.ct.is_dir():
+        msg = f"{args.ct.name}: --dicom needs a DICOM series folder, which results can refer to."
+        raise DicomError(msg)
     volume = read_volume(args.ct)
     for warning in volume.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -84,6 +90,11 @@ def run(args: argparse.Namespace) -> int:
             evidence = screened.evidence
     for path in write_results(folder, volume, labelmap, documents, evidence):
         print(path)
+    if args.dicom:
+        from pasta.dicom.export import export_case
+
+        for path in export_case(folder, args.ct, folder / "dicom"):
+            print(path)
     return 0
 
 

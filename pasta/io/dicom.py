@@ -16,7 +16,7 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom.errors import InvalidDicomError
 
 from pasta.errors import VolumeError
-from pasta.geometry import Acquisition
+from pasta.geometry import Acquisition, Grid
 from pasta.io.checks import StoredImage, checked_affine, checked_shape
 from pasta.io.files import sha256_of_files
 from pasta.io.itk import LPS_TO_RAS
@@ -81,6 +81,33 @@ def is_dicom_folder(folder: Path) -> bool:
         return any(_is_ct_image(header) for _, header in _headers(_files(folder)))
     except OSError:  # no folder, or not ours to read
         return False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """Files of one CT series in the order of the volume that `read_dicom` makes of them.
+
+    Attributes:
+        paths: one file per slice, along the third axis of the grid; their names may hold an ID.
+        grid: of the volume.
+    """
+
+    paths: tuple[Path, ...]
+    grid: Grid
+
+
+def find_series(folder: Path) -> Series:
+    """Find the one CT series of a folder as `read_dicom` does, reading headers only.
+
+    Raises:
+        VolumeError: as `read_dicom`, pixels aside.
+    """
+    slices = _one_series(folder.name, folder)
+    _refuse_mixed(folder.name, slices)
+    slices, affine = _stacked(folder.name, slices)
+    shape = (slices[0].size[1], slices[0].size[0], len(slices))
+    grid = Grid(checked_affine(folder.name, affine), shape)
+    return Series(tuple(item.path for item in slices), grid)
 
 
 def read_dicom(folder: Path) -> tuple[StoredImage, Acquisition]:

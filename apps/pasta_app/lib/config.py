@@ -23,6 +23,11 @@ class Config:
         origins: web origins that may call the server from a browser.
         study: folder of a reader study, or of several; None for a server without.
         admin_token: of the coordinators; "" makes one up and keeps it in that folder.
+        pacs_user: for a PACS as studies; "" for none.
+        pacs_password: of that user.
+        pacs_token: bearer token for the PACS, instead of both.
+        pacs_authorities: file of certificate authorities for HTTPS; None for the usual ones.
+        pacs_cache: folder for its series and our labels; None for one in the user's data home.
     """
 
     models: Path | None
@@ -32,12 +37,19 @@ class Config:
     origins: tuple[str, ...]
     study: Path | None = None
     admin_token: str = field(default="", repr=False)
+    pacs_user: str = ""
+    pacs_password: str = field(default="", repr=False)
+    pacs_token: str = field(default="", repr=False)
+    pacs_cache: Path | None = None
+    pacs_authorities: Path | None = None
 
     @classmethod
     def from_environment(cls) -> Config:
         """Read PASTA_MODELS, PASTA_DEVICE, PASTA_QUEUE, PASTA_MAX_UPLOAD_MB, PASTA_CORS_ORIGINS.
 
-        PASTA_STUDY and PASTA_ADMIN_TOKEN are for a server that runs reader studies.
+        PASTA_STUDY and PASTA_ADMIN_TOKEN are for a server that runs reader studies; PASTA_PACS_USER,
+        PASTA_PACS_PASSWORD, PASTA_PACS_TOKEN, PASTA_PACS_CA and PASTA_PACS_CACHE for one whose studies
+        are a PACS.
 
         Raises:
             PastaError: if a number is not one, or a token is too short to keep anybody out.
@@ -56,6 +68,11 @@ class Config:
             origins=tuple(origin.strip() for origin in origins.split(",") if origin.strip()),
             study=Path(study) if study else None,
             admin_token=token,
+            pacs_user=os.environ.get("PASTA_PACS_USER", ""),
+            pacs_password=os.environ.get("PASTA_PACS_PASSWORD", ""),
+            pacs_token=os.environ.get("PASTA_PACS_TOKEN", ""),
+            pacs_authorities=Path(ca) if (ca := os.environ.get("PASTA_PACS_CA")) else None,
+            pacs_cache=Path(cache) if (cache := os.environ.get("PASTA_PACS_CACHE")) else None,
         )
 
 
