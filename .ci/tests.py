@@ -9,6 +9,7 @@ system libraries. Where that cannot be, it says so loudly and skips; with PASTA_
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ LIBRARIES = (
     "libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libglib2.0-0 libfontconfig1 libfreetype6 libxkbcommon0 "
     "libdbus-1-3 libx11-6 fonts-dejavu-core"
 )
+# A real PACS and a real validator for the tests of DICOM, which skip without them
+PEERS = {"Orthanc": "orthanc orthanc-dicomweb", "dciodvfy": "dicom3tools"}
 HEADLESS = {"QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
 # Draws for real: a missing OpenGL driver shows only then.
 PROBE = """
@@ -101,6 +104,23 @@ def install_libraries() -> bool:
     return False
 
 
+def install_peers() -> None:
+    """Bring the programs that the DICOM tests talk to, or say how."""
+    missing = [packages for program, packages in PEERS.items() if not shutil.which(program)]
+    if not missing:
+        return
+    words = " ".join(missing)
+    command = f"apt-get update && apt-get install -y --no-install-recommends {words}"
+    if Path("/etc/debian_version").exists() and os.geteuid() == 0:
+        say(f"set-up: {words}, once")
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["bash", "-c", f"({command}) >/dev/null"], env=quiet, check=False)
+    if not all(shutil.which(program) for program in PEERS):
+        say(
+            f"Tests with a real PACS will be skipped. On Debian and Ubuntu:\n  sudo sh -c '{command}'"
+        )
+
+
 def slicer_files() -> list[Path]:
     """All test files that need the host, in a fixed order."""
     return sorted(path for folder in SLICER_FOLDERS for path in (ROOT / folder).rglob("test_*.py"))
@@ -169,6 +189,7 @@ def main(arguments: list[str]) -> int:
     paths, _ = split(options)
     status = 0
     if kind == "all" and needs_main(paths):
+        install_peers()
         status = pytest("-m", "not slow and not gpu and not slicer", *options)
         if status == 5 and paths and chosen(slicer_files(), paths):
             status = 0
