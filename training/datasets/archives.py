@@ -236,7 +236,9 @@ def read_lung1(root: Path, *, annotations: Path | None = None) -> Found:
             problems.append(Problem(name, doubt))
         if not row:
             problems.append(
-                Problem(name, "no clinical data. Put the collection's clinical CSV beside the cases.")
+                Problem(
+                    name, "no clinical data. Put the collection's clinical CSV beside the cases."
+                )
             )
         cases.append(
             CaseRecord(
@@ -252,15 +254,16 @@ def read_lung1(root: Path, *, annotations: Path | None = None) -> Found:
     return cases, problems
 
 
-def _centre(
-    name: str, row: dict[str, str] | None
-) -> tuple[tuple[float, float, float] | None, str]:
+def _centre(name: str, row: dict[str, str] | None) -> tuple[tuple[float, float, float] | None, str]:
     if row is None:
         return None, "no centre point in the annotations. Add a row or leave the case out."
     try:
         x, y, z = (float(row[key]) for key in ("coordX", "coordY", "coordZ"))
     except ValueError:
-        return None, f"the centre point of {name} is not three numbers. Mend coordX, coordY, coordZ."
+        return (
+            None,
+            f"the centre point of {name} is not three numbers. Mend coordX, coordY, coordZ.",
+        )
     if not all(math.isfinite(value) for value in (x, y, z)):
         return None, f"the centre point of {name} is not finite. Mend coordX, coordY, coordZ."
     return (-x, -y, z), ""

@@ -268,7 +268,7 @@ def read_csv(
         try:
             if not row["image"]:
                 msg = "the column image is empty. Fill it or delete the row."
-                raise DatasetError(msg)  # noqa: TRY301
+                raise DatasetError(msg)
             named = [p.strip() for p in row.get("complete", "").split(";") if p.strip()]
             known = complete_of(values, named or default)
             centre = _centre(row)
@@ -312,5 +312,3 @@ def _centre(row: Mapping[str, str]) -> tuple[float, float, float] | None:
             raise DatasetError(msg)
     x, y, z = (float(str(number)) for number in numbers)
     return x, y, z
-
-

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.datasets.archives import (
     FOLDERS,
@@ -27,10 +28,7 @@ from training.datasets.records import (
 )
 from training.datasets.tumours import KITS23, LITS, MSD, read_kits23, read_lits, read_msd
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Reader = Callable[..., tuple[list[CaseRecord], list[Problem]]] if TYPE_CHECKING else object
+Reader = Callable[..., tuple[list[CaseRecord], list[Problem]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,7 @@ class Kind:
     options: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        """Take the options from the reader's signature."""
         names = [
             name
             for name, parameter in inspect.signature(self.read).parameters.items()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
+    from training.datasets.summary import Summary
+
 IGNORED = "ignored"  # nothing is known of these voxels
 Meaning = tuple[str, ...]
 Value = str | int | float | bool | None
@@ -47,9 +49,12 @@ class Mask:
     member: str = ""
 
     def __post_init__(self) -> None:
+        """Refuse unknown labels and freeze the mappings."""
         for value, meaning in self.values.items():
             if not meaning or (len(meaning) > 1 and set(meaning) & {BACKGROUND, IGNORED}):
-                msg = f"{self.path.name}: value {value} has the meaning {meaning}; name labels alone."
+                msg = (
+                    f"{self.path.name}: value {value} has the meaning {meaning}; name labels alone."
+                )
                 raise DatasetError(msg)
             for name in meaning:
                 if name not in {BACKGROUND, IGNORED}:
@@ -89,6 +94,7 @@ class CaseRecord:
     source: str = ""
 
     def __post_init__(self) -> None:
+        """Refuse unknown labels and freeze the attributes."""
         for name in self.complete:
             label_named(name)
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
@@ -157,6 +163,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
+        """Write case and message in one line."""
         return f"{self.case}: {self.message}" if self.case else self.message
 
 
@@ -201,6 +208,12 @@ class Dataset:
     def labelled(self) -> tuple[CaseRecord, ...]:
         """List the cases that have masks."""
         return tuple(case for case in self.cases if case.masks)
+
+    def describe(self, *, voxels: bool = False) -> Summary:
+        """Count cases, labels and problems; see `training.datasets.summary.describe`."""
+        from training.datasets.summary import describe
+
+        return describe(self, voxels=voxels)
 
     def for_shipping(self) -> Dataset:
         """Leave out every case whose licence forbids shipping weights trained on it.

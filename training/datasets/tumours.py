@@ -256,7 +256,9 @@ def read_lits(root: Path) -> Found:
         raise DatasetError(msg)
     cases = []
     problems = [
-        Problem(name, f"{path.name} has no image {name}.nii. Download it, or delete the label file.")
+        Problem(
+            name, f"{path.name} has no image {name}.nii. Download it, or delete the label file."
+        )
         for name, path in labels.items()
         if name not in volumes
     ]
