@@ -349,7 +349,7 @@ def _folder_case(path: Path) -> tuple[CaseRecord, list[Problem]]:
     names = read_json(path / "labels.json") if (path / "labels.json").exists() else {}
     masks: list[Mask] = []
     complete: set[str] = set()
-    problems = []
+    problems: list[Problem] = []
     for part in ("organs", "lesions"):
         if part not in names:
             continue

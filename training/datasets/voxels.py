@@ -205,7 +205,7 @@ def grid_of(path: Path) -> Grid:
     require_file(path)
     try:
         if path.name.lower().endswith(_NIFTI):
-            image = nib.load(path)
+            image: Any = nib.load(path)
             i, j, k = (*image.shape, 1, 1)[:3]
             return Grid(np.asarray(image.affine, dtype=np.float64), (i, j, k))
         reader = sitk.ImageFileReader()

@@ -57,6 +57,6 @@ def write_series(folder, voxels_kji, *, origin=(0.0, 0.0, 0.0), modality="CT", e
         pydicom.dcmwrite(folder / f"image_{number}", image, write_like_original=False)
 
 
-@pytest.fixture()
+@pytest.fixture
 def ct():
     return ct_voxels()

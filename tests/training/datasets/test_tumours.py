@@ -4,11 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.training.datasets.conftest import AFFINE, labels_of, write_nifti
 from training.datasets import DatasetError, LicenceError, read_dataset
 from training.datasets.voxels import allowed_of, load_case, load_channels
 from training.losses import allowed_classes
-
-from tests.training.datasets.conftest import AFFINE, labels_of, write_nifti
 
 
 def decathlon(root, task, ct, names, cases, test=()):
