@@ -264,7 +264,10 @@ def _mask_voxels(mask: Mask, grid: Grid) -> NDArray[np.integer[Any]]:
         with _dicom_folder(mask.path, mask.member) as folder:
             image, _ = read_dicom(folder)
         placed = _on_grid(mask, Volume(image.voxels, image.affine), grid)
-        return np.asarray(placed.voxels, dtype=np.int64)
+        if placed.voxels.dtype.kind not in "iu" or placed.voxels.min() < 0:
+            msg = f"{mask.member or mask.path.name}: a mask holds whole numbers from 0 on. Unpack it again."
+            raise LabelError(msg)
+        return np.asarray(placed.voxels)
     try:
         return read_labelmap(mask.path, grid, highest=_HIGHEST).voxels
     except LabelError as error:

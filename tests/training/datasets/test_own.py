@@ -47,6 +47,15 @@ def test_explained_labels_become_ours_background_or_nothing_known(tmp_path):
     )
 
 
+def test_a_case_without_a_licence_is_left_out_of_shipped_weights(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", ct_voxels())
+    write_nifti(tmp_path / "b.nii.gz", ct_voxels())
+    (tmp_path / "t.csv").write_text("image,licence\na.nii.gz,\nb.nii.gz,CC0\n")
+    dataset = read_dataset("csv", tmp_path / "t.csv", for_shipping=True)
+    assert [case.case for case in dataset.cases] == ["b"]
+    assert "licence is unknown" in dataset.problems[0].message
+
+
 def test_version_1_names_values_and_lists_files_without_the_channel(tmp_path):
     document = {
         "modality": {"0": "CT"},
