@@ -155,7 +155,7 @@ def _structured_case(
         if organ in labels and not (sides <= drawn or f"{organ}s" in drawn):
             labels.discard(organ)
     if "liver" in labels:
-        labels.add("liver_tumor")  # all are drawn; four of the twenty patients have none
+        labels.add("liver_tumor")  # all are drawn where there are any
     record = CaseRecord(
         case,
         patient=case,
