@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,13 +62,14 @@ class Case:
             labels=self.labels,
             labelled=np.array(self.labelled, dtype=str),
             hidden=np.array(self.hidden, dtype=str),
+            allowed=self.allowed,
         )
 
     @classmethod
     def load(cls, path: Path) -> Case:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            return case(
+            made = case(
                 str(stored["name"]),
                 str(stored["kind"]),
                 stored["hu"],
@@ -76,6 +77,8 @@ class Case:
                 stored["labelled"].tolist(),
                 stored["hidden"].tolist(),
             )
+            # labels that a data set does not tell apart allow more than `labelled` and `hidden` say
+            return replace(made, allowed=stored["allowed"]) if "allowed" in stored else made
 
 
 def case(
