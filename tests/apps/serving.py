@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -127,7 +128,17 @@ class Server:
             "TMPDIR": str(self.temporary),
             **environment,
         }
+        # readers of a study log in; all else needs a token, and the tests may do everything
+        self.headers = {} if "PASTA_STUDY" in environment else self._as_admin()
         self.start()
+
+    def _as_admin(self) -> dict[str, str]:
+        token = secrets.token_urlsafe(32)
+        path = self.log.parent / f"{self.log.stem}.tokens"
+        path.touch(0o600)
+        path.write_text(f"admin tests {token}\nreader R1 {secrets.token_urlsafe(32)}\n")
+        self._environment["PASTA_TOKENS"] = str(path)
+        return {"Authorization": f"Bearer {token}"}
 
     def start(self) -> None:
         """Start the process; once more at the same address after it was killed."""
@@ -166,11 +177,11 @@ class Server:
             self.process.wait()
 
     def get(self, path: str, **options) -> requests.Response:
-        options.setdefault("timeout", 60)
-        return requests.get(self.url + path, **options)
+        return self.request("GET", path, **options)
 
     def request(self, method: str, path: str, **options) -> requests.Response:
         options.setdefault("timeout", 60)
+        options["headers"] = {**self.headers, **options.get("headers", {})}
         return requests.request(method, self.url + path, **options)
 
     def infer(self, model: str, params=None, *, image="", files=None, **query) -> requests.Response:

@@ -14,12 +14,14 @@ from lib.options import RequestError
 from lib.service import Service
 
 # a bundle_path goes into PYTHONPATH of the process that is started: it runs what a client sent
-NEVER = ("bundle_path", "model", "image", "method", "logging")
+BUNDLE = "bundle_path"
+NEVER = ("model", "image", "method", "logging")
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, switches: frozenset[str]) -> APIRouter:
     """Build the routes."""
     routes = APIRouter()
+    never = NEVER if BUNDLE in switches else (*NEVER, BUNDLE)
     reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
     admin = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 
@@ -87,12 +89,15 @@ def router(service: Service) -> APIRouter:
         }
         return batch_infer.run(model, images, given)
 
+    def _clean(params: dict[str, Any] | None) -> dict[str, Any]:
+        return _cleaned(params, never)
+
     return routes
 
 
-def _clean(params: dict[str, Any] | None) -> dict[str, Any]:
+def _cleaned(params: dict[str, Any] | None, never: tuple[str, ...]) -> dict[str, Any]:
     for name in params or {}:
-        if name in NEVER:
+        if name in never:
             msg = f"parameter {name!r} is not allowed."
             raise RequestError(msg)
     return params or {}

@@ -13,7 +13,7 @@ from lib.service import Service, received
 LONGEST_SERIES = 5000
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, switches: frozenset[str]) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/session", tags=["Session"])
     reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
