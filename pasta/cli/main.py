@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demo": "server with one CT through all tasks, from a checkout (`make run`)",
     "predict": "one CT to mask, tumour probability and structured report, without a server",
+    "serve": "server on a folder of CTs, from a checkout; --config for its settings",
     "study": "reader study: protocol, allocation, lock, logs, export, analysis",
     "weights": "inspect published checkpoints and import them as model folders",
 }

@@ -19,5 +19,5 @@ def routers(
 ) -> list[APIRouter]:
     """Build all routes on a service, those of reader studies only where there are any."""
     found = [module.router(service) for module in (infer, jobs, datastore)]
-    found += [module.router(service, settings.switches) for module in (session, processes)]
+    found += [module.router(service, settings) for module in (session, processes)]
     return [*found, study.router(studies), coordinator.router(studies)] if studies else found

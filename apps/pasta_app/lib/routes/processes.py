@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, HTTPException
-from monailabel.config import settings
+from monailabel.config import settings as monai
 from monailabel.endpoints import batch_infer, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
@@ -12,18 +12,19 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.options import RequestError
 from lib.service import Service
+from pasta.settings import Settings
 
 # a bundle_path goes into PYTHONPATH of the process that is started: it runs what a client sent
 BUNDLE = "bundle_path"
 NEVER = ("model", "image", "method", "logging")
 
 
-def router(service: Service, switches: frozenset[str]) -> APIRouter:
+def router(service: Service, settings: Settings) -> APIRouter:
     """Build the routes."""
     routes = APIRouter()
-    never = NEVER if BUNDLE in switches else (*NEVER, BUNDLE)
-    reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
-    admin = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+    never = NEVER if BUNDLE in settings.switches else (*NEVER, BUNDLE)
+    reader = Depends(RBAC(monai.MONAI_LABEL_AUTH_ROLE_USER))
+    admin = Depends(RBAC(monai.MONAI_LABEL_AUTH_ROLE_ADMIN))
 
     @routes.post("/activelearning/{strategy}", summary="Next image to label")
     def sample(
