@@ -106,9 +106,24 @@ def save_ct(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) ->
 
 
 class Server:
-    """One `monailabel start_server` process."""
+    """One `monailabel start_server` process.
 
-    def __init__(self, studies: Path, models: Path, log: Path, **environment: str) -> None:
+    Args:
+        studies: folder of CTs.
+        models: folder of model folders.
+        log: to write; the tokens lie beside it.
+        host: to listen on; None leaves that to MONAI Label.
+        environment: variables.
+    """
+
+    def __init__(
+        self,
+        studies: Path,
+        models: Path,
+        log: Path,
+        host: str | None = "127.0.0.1",
+        **environment: str,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -119,7 +134,7 @@ class Server:
         self.temporary.mkdir(exist_ok=True)
         self._command = [sys.executable, "-m", "monailabel.main", "start_server"]
         self._command += ["--app", str(APP), "--studies", str(studies)]
-        self._command += ["--host", "127.0.0.1", "--port", str(port)]
+        self._command += ["--port", str(port), *(["--host", host] if host else [])]
         self._environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -129,16 +144,17 @@ class Server:
             **environment,
         }
         # readers of a study log in; all else needs a token, and the tests may do everything
-        self.headers = {} if "PASTA_STUDY" in environment else self._as_admin()
+        self.tokens = {
+            role: secrets.token_urlsafe(32) for role in ("reader", "coordinator", "admin")
+        }
+        study = "PASTA_STUDY" in environment
+        self.headers = {} if study else {"Authorization": f"Bearer {self.tokens['admin']}"}
+        self.token_file = log.parent / f"{log.stem}.tokens"
+        self.token_file.touch(0o600)
+        lines = [f"{role} test-{role} {token}\n" for role, token in self.tokens.items()]
+        self.token_file.write_text("".join(lines))
+        self._environment.setdefault("PASTA_TOKENS", str(self.token_file))
         self.start()
-
-    def _as_admin(self) -> dict[str, str]:
-        token = secrets.token_urlsafe(32)
-        path = self.log.parent / f"{self.log.stem}.tokens"
-        path.touch(0o600)
-        path.write_text(f"admin tests {token}\nreader R1 {secrets.token_urlsafe(32)}\n")
-        self._environment["PASTA_TOKENS"] = str(path)
-        return {"Authorization": f"Bearer {token}"}
 
     def start(self) -> None:
         """Start the process; once more at the same address after it was killed."""

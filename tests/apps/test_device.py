@@ -42,7 +42,7 @@ def test_info_answers_at_once_while_a_ct_is_segmented(server):
     seconds: list[float] = []
     done = False
     with requests.Session() as session:
-        session.headers |= server.headers
+        session.headers.update(server.headers)
         session.get(server.url + "/info/", timeout=60)
         for job in ("latency", "again"):
             thread = threading.Thread(

@@ -192,6 +192,7 @@ class _Exchange:
         self._held: list[Message] = []
         self._started = False
         self._whole = False
+        self._silent = False
 
     async def run(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
         async def counted() -> Message:
@@ -199,6 +200,7 @@ class _Exchange:
             try:
                 message = await asyncio.wait_for(receive(), seconds)
             except TimeoutError:
+                self._silent = True
                 raise _SilentError from None
             self._whole = not message.get("more_body", False)
             self._received += len(message.get("body", b""))
@@ -211,14 +213,14 @@ class _Exchange:
         except Exception as error:
             if self._started:
                 raise
-            if _caused_by(error, _SilentError):
-                detail = f"nothing came for {self._config.body_seconds} s; send it again."
-                await _answer(self._send, 408, detail)
-                return
-            if not self._too_large:
+            if not self._too_large and not self._silent:
                 found = http_error(error)
                 await _answer(self._send, found.status_code, str(found.detail), found.headers)
                 return
+        if self._silent and not self._started:
+            detail = f"nothing came for {self._config.body_seconds} s; send it again."
+            await _answer(self._send, 408, detail)
+            return
         if self._too_large and not self._started:
             await _drain(receive, DRAINED_BYTES)
             await _answer(self._send, 413, _too_large(self._config))
@@ -231,7 +233,7 @@ class _Exchange:
         return self._received > self._config.max_upload_bytes
 
     async def _forward(self, message: Message) -> None:
-        if self._too_large and not self._started:
+        if (self._too_large or self._silent) and not self._started:
             return
         if message["type"] == "http.response.start":
             headers = self._without_cors(message.get("headers", []))
@@ -251,12 +253,6 @@ class _Exchange:
 def _too_large(config: Settings) -> str:
     limit = config.max_upload_bytes // (1024 * 1024)
     return f"the upload is larger than {limit} MB; raise PASTA_MAX_UPLOAD_MB if it is one CT."
-
-
-def _caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
-    while error is not None and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 async def _drain(receive: Receive, left: int) -> None:

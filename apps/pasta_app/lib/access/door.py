@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 TOKENS, AUDIT, SECRET = "tokens", "audit.jsonl", "pseudonyms.key"
 PAGES = ("/", "/docs", "/openapi.json")
-_STRANGERS_PER_MINUTE = 120  # from one address; far from what guessing 256 bits would take
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,6 @@ class Door:
         self._people = People(settings.oidc, _secret(folder / SECRET)) if settings.oidc else None
         self._gate, self._prefix, self._switches = gate, prefix, settings.switches
         self._limit = RateLimit(settings.requests_per_minute)
-        self._strangers = RateLimit(min(_STRANGERS_PER_MINUTE, settings.requests_per_minute))
 
     def local(self, path: str) -> str:
         """A path without the prefix of all routes."""
@@ -100,8 +98,7 @@ class Door:
         """Say why a request may not pass; None if it may."""
         route = self.local(path)
         key = person.name if person and not person.study else f"address {address}"
-        limit = self._limit if person or self._is_open(route) else self._strangers
-        seconds = limit.seconds(key)
+        seconds = self._limit.seconds(key)
         if seconds:
             detail = "too many requests in a minute; wait, or raise server.requests_per_minute."
             return Refusal(429, detail, (("Retry-After", str(seconds)),))
