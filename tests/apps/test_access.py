@@ -532,3 +532,20 @@ def test_the_first_start_makes_tokens_and_the_stop_takes_all_else_away(tmp_path,
         running.stop()
     assert not local.exists()
     assert list((tmp_path / "studies" / ".pasta" / "run").iterdir()) == []
+
+
+def test_a_way_out_of_the_pacs_proxy_is_shut_also_where_it_is_switched_on():
+    import sys
+
+    from serving import APP
+
+    sys.path.insert(0, str(APP))
+    try:
+        from lib.access.rules import rule_for
+    finally:
+        sys.path.remove(str(APP))
+    on = frozenset({"pacs_proxy"})
+    assert rule_for("GET", "/proxy/dicom/qido/studies", on)
+    assert rule_for("GET", "/proxy/dicom/qido/studies", frozenset()) is None
+    for way in ("../../system", "..", "wado/%2e%2e/system", "wado//system", "..\\system", "a/./b"):
+        assert rule_for("GET", f"/proxy/dicom/{way}", on) is None, way
