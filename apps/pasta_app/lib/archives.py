@@ -7,6 +7,7 @@ counted while it does: neither a path nor a bomb gets anywhere.
 from __future__ import annotations
 
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,7 +25,9 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
     EOFError,
+    LookupError,  # a name of no length: zipfile looks at its last letter
     NotImplementedError,  # a kind of compression, or of encryption, that zipfile does not have
     RuntimeError,  # a password
     ValueError,

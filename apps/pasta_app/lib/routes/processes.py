@@ -11,7 +11,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.options import RequestError
-from lib.service import Service
+from lib.service import Service, storable
 from pasta.settings import Settings
 
 # a bundle_path goes into PYTHONPATH of the process that is started: it runs what a client sent
@@ -101,7 +101,7 @@ def _cleaned(params: dict[str, Any] | None, never: tuple[str, ...]) -> dict[str,
         if name in never:
             msg = f"parameter {name!r} is not allowed."
             raise RequestError(msg)
-    return params or {}
+    return storable(params or {})
 
 
 def _known(kind: str, name: str, known: Any) -> None:
