@@ -24,6 +24,7 @@ import requests
 from requests_toolbelt import MultipartDecoder
 
 from benchmarks.noop import write_model
+from pasta.client import local_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,9 @@ def server(python: str, app: Path, studies: Path, models: Path) -> Iterator[tupl
                 if process.poll() is not None:
                     raise SystemExit(log.read_text()[-3000:])
                 try:
-                    requests.get(f"{address}/info/", timeout=5).raise_for_status()
+                    requests.get(
+                        f"{address}/info/", headers=token_of(address), timeout=5
+                    ).raise_for_status()
                     break
                 except requests.RequestException:
                     time.sleep(1)
@@ -84,6 +87,12 @@ def server(python: str, app: Path, studies: Path, models: Path) -> Iterator[tupl
         finally:
             process.terminate()
             process.wait(30)
+
+
+def token_of(address: str) -> dict[str, str]:
+    """Header with the token that our server lays out; the stock one has none and needs none."""
+    token = local_token(address)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def round_trips(address: str, pid: int, repeats: int) -> tuple[float, float, np.ndarray]:
@@ -95,6 +104,7 @@ def round_trips(address: str, pid: int, repeats: int) -> tuple[float, float, np.
             f"{address}/infer/pasta_segmentation",
             params={"image": "ct"},
             data={"params": "{}"},
+            headers=token_of(address),
             timeout=600,
         )
         answer.raise_for_status()

@@ -9,11 +9,13 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import secrets
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +25,6 @@ from pasta.errors import PastaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     Progress = Callable[[float, str], None]
 
@@ -36,6 +37,41 @@ LOST_SECONDS = 120.0  # without a sign that the server still knows the job
 CHUNK_BYTES = 1 << 18
 LONG_SUFFIXES = (".nii.gz", ".seg.nrrd")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def local_file(port: int) -> Path:
+    """Where a server lays out its reader's token for clients of the same account.
+
+    Args:
+        port: that the server listens on.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME")
+    folder = Path(base) if base else Path.home() / ".local" / "state"
+    return folder / "pasta-aid" / f"server-{port}.json"
+
+
+def local_token(url: str) -> str:
+    """Find the token of a server of the same account on this machine; "" if there is none.
+
+    A file that others could have written is left alone, and one of a process that is gone: another
+    account could listen on its port now.
+
+    Args:
+        url: of the server.
+    """
+    parts = urlsplit(url)
+    if parts.hostname not in LOOPBACK or os.name != "posix":
+        return ""
+    path = local_file(parts.port or (443 if parts.scheme == "https" else 80))
+    try:
+        status = path.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            return ""
+        given = json.loads(path.read_text(encoding="utf-8"))
+        os.kill(int(given["process"]), 0)
+        return str(given["token"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return ""
 
 
 class ServerError(PastaError, OSError):
@@ -74,7 +110,8 @@ class Client:
 
     Args:
         url: such as "http://127.0.0.1:8000".
-        token: bearer token, for servers that ask for one.
+        token: of the server's file of tokens, or from an identity provider; None takes that which a
+            server of the same account on this machine has laid out.
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -367,6 +404,8 @@ class Client:
         stream: bool = False,
     ) -> requests.Response:
         headers = dict(self._headers)
+        if "Authorization" not in headers and (token := local_token(self.url)):
+            headers["Authorization"] = f"Bearer {token}"
         if form is not None:
             headers["Content-Type"] = form.kind
         if stream:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import mends
-from lib.config import Config
 from lib.datastore import PastaDatastore
 from lib.infers import TASKS
 from lib.jobs import Jobs
@@ -30,6 +30,7 @@ from monailabel.interfaces.app import MONAILabelApp
 
 from pasta import __version__
 from pasta.labels import LABELS
+from pasta.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +44,12 @@ class PastaApp(MONAILabelApp):
     """Pan-tumour CT: segmentation, screening, report."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        os.umask(0o077)  # CTs, labels, logs: for this account alone
         mends.apply()
         refuse_workers()
         if "monailabel.app" in sys.modules:
             remove_log_config(Path(app_dir))
-        self.config = Config.from_environment()
+        self.config = Settings.from_environment()
         self.models = Models(self.config.models)
         super().__init__(
             app_dir=app_dir,

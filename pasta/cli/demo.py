@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pasta.cli.serve import APP, command, tokens_file
 from pasta.errors import OutputError, PastaError
+from pasta.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from pasta.client import Answer, Client
     from pasta.geometry import Volume
 
-APP = Path("apps") / "pasta_app"
 SAMPLE_FOLDER = "studies"
 HOST = "127.0.0.1"
 START_SECONDS = 240  # importing everything from a cold disk takes a minute
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if not APP.is_dir():
         msg = f"{APP}: not found. Run `make run` in the folder of the repository."
         raise PastaError(msg)
+    settings = Settings.from_environment()  # a mistake is told here, not in the server's log
     _die_with_parent_make()
     _prepare_studies(args.studies, args.seed)
     _refuse_busy_port(args.port)
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     with _signals_as_interrupt(), _server(args.studies, args.output, args.port) as server:
         _wait_until_healthy(client, server, args.output / "server.log")
         _run_case(client, args.studies, args.output)
-        print(_how_to_connect(client.url))
+        print(_how_to_connect(client.url, tokens_file(settings, args.studies)))
         if args.oneshot:
             return 0
         print("Serving until Ctrl-C.", flush=True)
@@ -149,9 +151,7 @@ def _signals_as_interrupt() -> Iterator[None]:
 @contextlib.contextmanager
 def _server(studies: Path, output: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Start the server; stop it in every case."""
-    command = [sys.executable, "-m", "monailabel.main", "start_server"]
-    command += ["--app", str(APP.resolve()), "--studies", str(studies.resolve())]
-    command += ["--host", HOST, "--port", str(port)]
+    words = command(APP.resolve(), studies, HOST, port)
     try:
         output.mkdir(parents=True, exist_ok=True)
         log = (output / "server.log").open("wb")
@@ -160,7 +160,7 @@ def _server(studies: Path, output: Path, port: int) -> Iterator[subprocess.Popen
         raise OutputError(msg) from error
     with log:
         server = subprocess.Popen(  # noqa: S603 - our own module and checked numbers
-            command,
+            words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -313,9 +313,11 @@ def checked(volume: Volume, answers: dict[str, Answer], folder: Path) -> Volume:
     return labelmap
 
 
-def _how_to_connect(url: str) -> str:
+def _how_to_connect(url: str, tokens: Path) -> str:
     return (
-        f"\nServer: {url}  (any MONAI Label client; API: {url}/docs)\n"
+        f"\nServer: {url}  (API: {url}/docs)\n"
+        f"Tokens: {tokens}\n  Programs of this account on this machine find the reader's by "
+        "themselves; elsewhere it is typed in.\n"
         "3D Slicer: add slicer_extension/PASTAAid to the module paths (Edit > Application Settings > "
         f"Modules),\n  restart, open the module PASTA-AID, enter {url} as server, Test connection."
     )

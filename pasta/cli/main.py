@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "server with one CT through all tasks, from a checkout (`make run`)",
     "dicom": "results as DICOM SEG and SR, PDF and FHIR, for the PACS",
     "predict": "one CT to mask, tumour probability and structured report, without a server",
+    "serve": "server on a folder of CTs, from a checkout; --config for its settings",
     "study": "reader study: protocol, allocation, lock, logs, export, analysis",
     "weights": "inspect published checkpoints and import them as model folders",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pasta.errors import VolumeError
 from pasta.geometry import Acquisition, Grid
@@ -56,6 +57,17 @@ _INTRAVENOUS = re.compile(
 )
 _ENTERAL = re.compile(r"\b(oral\w*|per os|po|rectal\w*|enteral\w*)\b", re.IGNORECASE)
 # positions in files are rounded, often to 0.1 mm or 0.01 mm
+# what pydicom raises while it decodes damaged bytes
+_DAMAGED = (
+    BytesLengthException,
+    struct.error,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    NotImplementedError,
+)
 _SAME_MM = 0.01
 _OFF_GRID_SLICES = 0.15
 _TILT_DEGREES = 0.1
@@ -120,6 +132,16 @@ def read_dicom(folder: Path) -> tuple[StoredImage, Acquisition]:
         VolumeError: if there is no CT series or more than one, or its slices do not form a regular
             volume; the message numbers slices along the normal, from 1.
     """
+    try:
+        return _read(folder)
+    except VolumeError:
+        raise
+    except _DAMAGED as error:  # pydicom decodes an element where it is first looked at
+        msg = f"{folder.name}: the header of a slice is damaged. Export the series again."
+        raise VolumeError(msg) from error
+
+
+def _read(folder: Path) -> tuple[StoredImage, Acquisition]:
     name = folder.name
     slices = _one_series(name, folder)
     _refuse_mixed(name, slices)
@@ -164,7 +186,7 @@ def _headers(paths: Sequence[Path]) -> Iterator[tuple[Path, pydicom.Dataset]]:
                 header = pydicom.dcmread(
                     file, stop_before_pixels=True, force=bare, specific_tags=[*_TAGS]
                 )
-        except (InvalidDicomError, OSError, EOFError, ValueError, NotImplementedError):
+        except (InvalidDicomError, OSError, EOFError, *_DAMAGED):
             continue
         yield path, header
 
@@ -263,9 +285,11 @@ def _slice(name: str, path: Path, header: pydicom.Dataset) -> _Slice:
             "Export the original CT series."
         )
         raise VolumeError(msg) from error
-    row, column = item.orientation[:3], item.orientation[3:]
-    unit = np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3)
-    if item.position_lps.shape != (3,) or item.orientation.shape != (6,) or not unit:
+    unit = item.position_lps.shape == (3,) and item.orientation.shape == (6,)
+    if unit:
+        row, column = item.orientation[:3], item.orientation[3:]
+        unit = np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3)
+    if not unit:
         msg = f"{name}: a slice has no valid position or orientation. Export the series again."
         raise VolumeError(msg)
     if int(header.get("SamplesPerPixel", 1)) != 1:

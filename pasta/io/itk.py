@@ -7,6 +7,7 @@ files come back as other HU without a word), and follows a header to any file on
 from __future__ import annotations
 
 import gzip
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,8 @@ def read_meta(path: Path) -> StoredImage:
 
 def _beside(path: Path, target: str, header: HashedStream) -> HashedStream:
     """Open the voxel file of a .mhd; a plain name in the same folder and nothing else."""
-    if target.split()[0] == "LIST" or "%" in target or Path(target).name != target:
+    first = target.split()[0] if target.isprintable() and target.split() else "LIST"
+    if first == "LIST" or "%" in target or Path(target).name != target:
         msg = (
             f"{path.name}: its voxels must lie in one file of the same folder. "
             "Save it as one .mha file."
@@ -242,8 +244,8 @@ def _voxels(
     name: str, stream: HashedStream, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> np.ndarray[Any, Any]:
     try:
-        voxels = np.empty(int(np.prod(shape, dtype=np.int64)), dtype)
-    except (MemoryError, ValueError) as error:
+        voxels = np.empty(math.prod(shape), dtype)
+    except (MemoryError, ValueError, OverflowError) as error:
         msg = f"{name}: shape {shape} does not fit into memory; the header seems damaged."
         raise VolumeError(msg) from error
     got = stream.read_into(voxels.view(np.uint8).data)

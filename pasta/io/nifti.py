@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".nii", ".nii.gz")
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 _DISAGREE_MM = 0.5
+_LONGEST_GAP = 1 << 26  # bytes of extensions between header and voxels
 
 
 def read_nifti(path: Path) -> StoredImage:
@@ -100,12 +102,16 @@ def _voxels(
     if dtype.kind not in "iufb":
         msg = f"{name}: expected one number per voxel, found {dtype}. Export CT values (HU)."
         raise VolumeError(msg)
-    gap = int(header["vox_offset"]) - header.sizeof_hdr
-    count = int(np.prod(shape, dtype=np.int64))
+    offset = float(header["vox_offset"])  # NIfTI-1 has it as a float: it may be NaN
+    if not 0 <= offset <= header.sizeof_hdr + _LONGEST_GAP:
+        msg = f"{name}: the NIfTI header is damaged (vox_offset). Export the image again."
+        raise VolumeError(msg)
+    gap = int(offset) - header.sizeof_hdr
+    count = math.prod(shape)
     try:
         skipped = bytearray(max(gap, 0))
         voxels = np.empty(count, dtype)
-    except (MemoryError, ValueError) as error:
+    except (MemoryError, ValueError, OverflowError) as error:
         msg = f"{name}: shape {shape} does not fit into memory; the header seems damaged."
         raise VolumeError(msg) from error
     stream.read_into(memoryview(skipped))
@@ -126,7 +132,7 @@ def _affine(
     sform = header.get_sform(coded=True)[0]
     try:
         qform = header.get_qform(coded=True)[0]
-    except HeaderDataError:
+    except (HeaderDataError, ValueError):  # quaternions longer than 1
         qform = None
     chosen = sform
     warnings: tuple[str, ...] = ()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pasta.labels import ORGANS
-from pasta.study.findings import Finding, Lines, ProtocolError, suggestion
+from pasta.study.findings import Finding, Lines, ProtocolError
+from pasta.study.forms import Form, syntax_finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from pasta.study.findings import Path_
@@ -215,166 +215,12 @@ def examine(path: Path) -> tuple[Protocol | None, list[Finding], Lines | None]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        return None, [_syntax(error, text, path.name)], None
+        return None, [syntax_finding(error, text, path.name)], None
     lines = Lines(text)
-    form = _Form(lines, path.name)
+    form = Form(lines, path.name)
     protocol = _protocol(form, document)
     failed = any(finding.severity == "error" for finding in form.findings)
     return None if failed else protocol, form.findings, lines
-
-
-def _syntax(error: tomllib.TOMLDecodeError, text: str, name: str) -> Finding:
-    found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-    line = int(found.group(1)) if found else text.count("\n") + 1
-    reason = re.sub(r" \(at .*\)", "", str(error))
-    return Finding(
-        line, "", f"{reason}. Each line is `key = value`; texts stand in double quotes.", name
-    )
-
-
-class _Form:
-    """Takes typed values out of tables and notes what is wrong with them."""
-
-    def __init__(self, lines: Lines, file: str) -> None:
-        self._lines = lines
-        self._file = file
-        self.findings: list[Finding] = []
-
-    def tell(self, path: Path_, text: str, *, item: object = None, warning: bool = False) -> None:
-        field = "".join(f"[{each + 1}]" if isinstance(each, int) else f".{each}" for each in path)
-        self.findings.append(
-            Finding(
-                self._lines.of(path, item),
-                field.removeprefix("."),
-                text,
-                self._file,
-                "warning" if warning else "error",
-            )
-        )
-
-    def known(self, path: Path_, table: dict[str, Any], keys: Sequence[str]) -> None:
-        """Refuse keys that mean nothing: a misspelt one would be ignored in silence."""
-        for key in table:
-            if key not in keys:
-                self.tell((*path, key), f"unknown key; {suggestion(key, keys)}")
-
-    def value(
-        self, path: Path_, table: dict[str, Any], key: str, kind: type, default: Any = ...
-    ) -> Any:
-        """Take a value of a type; `default` fills in for a wrong one too, so that checks go on."""
-        empty: Any = {str: "", int: 0, bool: False, list: [], float: 0.0, dict: {}}[kind]
-        if key not in table:
-            if default is ...:
-                self.tell(path, f'"{key}" is missing; add a line {key} = {_EXAMPLES[kind]}.')
-                return empty
-            return default
-        value = table[key]
-        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not fits or (kind in (int, float) and isinstance(value, bool)):
-            self.tell(
-                (*path, key),
-                f"is {_shown(value)}, expected {_KINDS[kind]}, such as {_EXAMPLES[kind]}.",
-            )
-            return empty if default is ... else default
-        return value
-
-    def number(
-        self, path: Path_, table: dict[str, Any], key: str, least: int, most: int, default: Any
-    ) -> int:
-        """Take a whole number in a range."""
-        value = self.value(path, table, key, int, default)
-        if value is not None and not least <= value <= most:
-            self.tell((*path, key), f"is {value}, expected {least} to {most}.")
-        return cast("int", value)
-
-    def name(self, path: Path_, table: dict[str, Any], key: str) -> str:
-        """Take a short name that is safe in files and logs."""
-        value = self.value(path, table, key, str)
-        if key in table and isinstance(table[key], str) and not _NAME.fullmatch(value):
-            self.tell(
-                (*path, key),
-                f'"{value}" is not allowed: 1 to 32 letters, digits, dashes, underscores.',
-            )
-        return cast("str", value)
-
-    def choice(
-        self, path: Path_, table: dict[str, Any], key: str, words: Sequence[str], default: Any = ...
-    ) -> str:
-        """Take one of several words."""
-        value = self.value(path, table, key, str, default)
-        if isinstance(table.get(key), str) and value not in words:
-            self.tell((*path, key), f'"{value}" is unknown; {suggestion(value, words)}')
-        return cast("str", value)
-
-    def words(
-        self,
-        path: Path_,
-        table: dict[str, Any],
-        key: str,
-        words: Sequence[str] | None = None,
-        default: Any = ...,
-    ) -> tuple[str, ...]:
-        """Take a list of texts, each once, each of those known."""
-        found: list[str] = []
-        for item in self.value(path, table, key, list, default):
-            if not isinstance(item, str):
-                self.tell(
-                    (*path, key), f'holds {_shown(item)}, expected texts in "...".', item=item
-                )
-            elif words is not None and item not in words:
-                text = f'"{item}" is unknown; {suggestion(item, words)}'
-                self.tell((*path, key), text, item=item)
-            elif item in found:
-                self.tell((*path, key), f'"{item}" is there twice; keep one.', item=item)
-            else:
-                found.append(item)
-        return tuple(found)
-
-    def tables(
-        self, path: Path_, table: dict[str, Any], key: str
-    ) -> list[tuple[Path_, dict[str, Any]]]:
-        """Take the entries of an array of tables."""
-        header = f"[[{'.'.join(str(each) for each in (*path, key) if isinstance(each, str))}]]"
-        value = table.get(key)
-        if value is None or value == []:
-            self.tell(path, f"has no {header}; add one.")
-            return []
-        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            self.tell((*path, key), f"write it as {header} on a line of its own.")
-            return []
-        return [((*path, key, index), each) for index, each in enumerate(value)]
-
-    def unique(self, places: Sequence[tuple[Path_, str]], what: str) -> None:
-        """Refuse names that are used twice, also where only the case of letters differs."""
-        seen: dict[str, Path_] = {}
-        for path, name in places:
-            if not name:
-                continue
-            if name.lower() in seen:
-                first = self._lines.of(seen[name.lower()])
-                self.tell(path, f'{what} "{name}" is used already on line {first}; rename one.')
-            seen.setdefault(name.lower(), path)
-
-
-_KINDS = {
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a table",
-}
-_EXAMPLES = {str: '"..."', int: "30", float: "30", bool: "true", list: '["..."]', dict: "{}"}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return f'the text "{value[:40]}"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "a table"
-    return f"{value}"
 
 
 _STUDY_KEYS = ("id", "title", "seed", "washout_days", "idle_seconds", "clock_visible")
@@ -397,7 +243,7 @@ _PART_KEYS = (
 _QUESTION_KEYS = ("id", "text", "type", "required", "options", "min", "max")
 
 
-def _protocol(form: _Form, document: dict[str, Any]) -> Protocol:
+def _protocol(form: Form, document: dict[str, Any]) -> Protocol:
     form.known((), document, ("study", "readers", "parts"))
     study = form.value((), document, "study", dict)
     path: Path_ = ("study",)
@@ -420,12 +266,12 @@ def _protocol(form: _Form, document: dict[str, Any]) -> Protocol:
     return protocol
 
 
-def _reader(form: _Form, path: Path_, table: dict[str, Any]) -> Reader:
+def _reader(form: Form, path: Path_, table: dict[str, Any]) -> Reader:
     form.known(path, table, _READER_KEYS)
     return Reader(form.name(path, table, "code"), form.choice(path, table, "level", LEVELS))
 
 
-def _part(form: _Form, path: Path_, table: dict[str, Any]) -> Part:
+def _part(form: Form, path: Path_, table: dict[str, Any]) -> Part:
     form.known(path, table, _PART_KEYS)
     minutes = form.value(path, table, "budget_minutes", float, None)
     if minutes is not None and not 0 < minutes <= _DAY_MINUTES:
@@ -454,7 +300,7 @@ def _part(form: _Form, path: Path_, table: dict[str, Any]) -> Part:
     return part
 
 
-def _fitting(form: _Form, path: Path_, part: Part, table: dict[str, Any]) -> None:
+def _fitting(form: Form, path: Path_, part: Part, table: dict[str, Any]) -> None:
     """Look whether the values of a part go together."""
     for key, words in (("organs", part.organs), ("arms", part.arms)):
         if not words and table.get(key) == []:
@@ -495,7 +341,7 @@ def _fitting(form: _Form, path: Path_, part: Part, table: dict[str, Any]) -> Non
             form.tell(path, text, warning=True)
 
 
-def _question(form: _Form, path: Path_, table: dict[str, Any]) -> Question:
+def _question(form: Form, path: Path_, table: dict[str, Any]) -> Question:
     form.known(path, table, _QUESTION_KEYS)
     kind = form.choice(path, table, "type", QUESTION_TYPES)
     options = form.words(path, table, "options", None, [])
@@ -532,7 +378,7 @@ def _question(form: _Form, path: Path_, table: dict[str, Any]) -> Question:
     )
 
 
-def _design(form: _Form, protocol: Protocol) -> None:
+def _design(form: Form, protocol: Protocol) -> None:
     """Look whether readers and parts make a design that can be analysed."""
     for index, part in enumerate(protocol.parts):
         path: Path_ = ("parts", index)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -105,9 +106,24 @@ def save_ct(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) ->
 
 
 class Server:
-    """One `monailabel start_server` process."""
+    """One `monailabel start_server` process.
 
-    def __init__(self, studies: Path, models: Path, log: Path, **environment: str) -> None:
+    Args:
+        studies: folder of CTs.
+        models: folder of model folders.
+        log: to write; the tokens lie beside it.
+        host: to listen on; None leaves that to MONAI Label.
+        environment: variables.
+    """
+
+    def __init__(
+        self,
+        studies: Path,
+        models: Path,
+        log: Path,
+        host: str | None = "127.0.0.1",
+        **environment: str,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -118,7 +134,7 @@ class Server:
         self.temporary.mkdir(exist_ok=True)
         self._command = [sys.executable, "-m", "monailabel.main", "start_server"]
         self._command += ["--app", str(APP), "--studies", str(studies)]
-        self._command += ["--host", "127.0.0.1", "--port", str(port)]
+        self._command += ["--port", str(port), *(["--host", host] if host else [])]
         self._environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -127,6 +143,17 @@ class Server:
             "TMPDIR": str(self.temporary),
             **environment,
         }
+        # readers of a study log in; all else needs a token, and the tests may do everything
+        self.tokens = {
+            role: secrets.token_urlsafe(32) for role in ("reader", "coordinator", "admin")
+        }
+        study = "PASTA_STUDY" in environment
+        self.headers = {} if study else {"Authorization": f"Bearer {self.tokens['admin']}"}
+        self.token_file = log.parent / f"{log.stem}.tokens"
+        self.token_file.touch(0o600)
+        lines = [f"{role} test-{role} {token}\n" for role, token in self.tokens.items()]
+        self.token_file.write_text("".join(lines))
+        self._environment.setdefault("PASTA_TOKENS", str(self.token_file))
         self.start()
 
     def start(self) -> None:
@@ -166,11 +193,11 @@ class Server:
             self.process.wait()
 
     def get(self, path: str, **options) -> requests.Response:
-        options.setdefault("timeout", 60)
-        return requests.get(self.url + path, **options)
+        return self.request("GET", path, **options)
 
     def request(self, method: str, path: str, **options) -> requests.Response:
         options.setdefault("timeout", 60)
+        options["headers"] = {**self.headers, **options.get("headers", {})}
         return requests.request(method, self.url + path, **options)
 
     def infer(self, model: str, params=None, *, image="", files=None, **query) -> requests.Response:

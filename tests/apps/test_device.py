@@ -42,6 +42,7 @@ def test_info_answers_at_once_while_a_ct_is_segmented(server):
     seconds: list[float] = []
     done = False
     with requests.Session() as session:
+        session.headers.update(server.headers)
         session.get(server.url + "/info/", timeout=60)
         for job in ("latency", "again"):
             thread = threading.Thread(
@@ -87,7 +88,11 @@ def test_progress_rises_to_the_end(server):
 def test_a_client_that_goes_away_stops_its_job(server):
     fields = {"params": (None, json.dumps({"job": "gone"}))}
     prepared = requests.Request(
-        "POST", server.url + "/infer/pasta_segmentation", params={"image": "large"}, files=fields
+        "POST",
+        server.url + "/infer/pasta_segmentation",
+        params={"image": "large"},
+        files=fields,
+        headers=server.headers,
     ).prepare()
     with requests.Session() as session:
         try:

@@ -26,6 +26,8 @@ HIDDEN = [  # routes that OpenAPI leaves out, and ways around a list of paths
     ("GET", "/pasta/coordinator/../images"), ("GET", "/pasta/coordinator/assets/..%2fstudy.html"),
     ("GET", "/pasta/coordinator/api/blind"), ("GET", "/pasta/coordinator/api/studies"),
     ("GET", "/pasta/coordinator/api/blind/export"), ("GET", "/pasta/coordinator/study/blind"),
+    ("GET", "/model/x"), ("PUT", "/model/x"), ("DELETE", "/model/x"), ("POST", "/infer/wsi/x"),
+    ("GET", "/proxy/dicom/wado/x"), ("GET", "/logs/gpu"), ("GET", "/auth/"), ("GET", "/redoc"),
     ("TRACE", "/pasta/images"), ("OPTIONS", "/pasta/images"), ("HEAD", "/datastore/image"),
 ]  # fmt: skip
 TASKS = ("segmentation", "screening", "report", "diagnosis")
@@ -75,7 +77,7 @@ def secrets_of_ai(study_server, blind):
 def attempts(study_server, codes):
     """Every method of every route, with ids that exist and ids that do not."""
     described = study_server.get("/openapi.json", headers=BEARER).json()["paths"]
-    assert len(described) > 40
+    assert len(described) > 35
     values = {
         "model": [f"pasta_{task}" for task in TASKS],
         "code": codes,

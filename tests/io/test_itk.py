@@ -133,7 +133,9 @@ def test_a_geometry_that_no_scanner_makes_is_refused(body, tmp_path, bad):
     refused(path)
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../ct.raw", "LIST", "a b%02d.raw 1 3 1"])
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "../ct.raw", "LIST", "a b%02d.raw 1 3 1", "", "c\0t.raw"]
+)
 def test_a_header_cannot_point_to_other_files_of_the_disk(body, tmp_path, target):
     path = tmp_path / "ct.mhd"
     sitk.WriteImage(as_itk(body), str(path))

@@ -305,3 +305,21 @@ def test_a_header_that_promises_more_than_memory_is_refused(body, tmp_path):
     nib.save(nib.Nifti1Image(body.voxels, body.affine), path)
     patched(path, 40, np.array([3, 32000, 32000, 32000, 1, 1, 1, 1], "<i2").tobytes())
     refused(path)
+
+
+@pytest.mark.parametrize(
+    ("at", "number"), [(108, np.nan), (108, np.inf), (108, 1e30), (108, -1.0), (40, 1e9)]
+)
+def test_a_place_of_the_voxels_or_a_shape_that_cannot_be_is_refused(body, tmp_path, at, number):
+    path = save(nib.Nifti1Image(body.voxels, body.affine), tmp_path / "ct.nii")
+    patched(path, at, np.float32(number).tobytes())
+    with pytest.raises(VolumeError):
+        read_volume(path)
+
+
+def test_quaternions_that_are_too_long_are_no_orientation(body, tmp_path):
+    image = nib.Nifti1Image(body.voxels, body.affine)
+    image.set_qform(body.affine, 1)
+    path = save(image, tmp_path / "ct.nii")
+    patched(path, 256, np.float32([8, 8, 8]).tobytes())
+    np.testing.assert_allclose(read_volume(path).affine, body.affine, atol=1e-5)

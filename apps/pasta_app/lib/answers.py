@@ -59,6 +59,8 @@ def http_error(error: Exception) -> HTTPException:
             if status == 429:
                 headers = {"Retry-After": str(RETRY_SECONDS)}
             return HTTPException(status, text, dict(headers) if headers else None)
+    if isinstance(error, UnicodeEncodeError):  # of a text that a client sent in JSON
+        return HTTPException(422, "a text holds half of a character (a lone surrogate).")
     _log.error("unforeseen error", exc_info=error)
     if _no_memory(error):
         return HTTPException(507, "the server ran out of memory; try fewer organs or the CPU.")

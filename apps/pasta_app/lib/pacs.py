@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from pasta.store import Store
 
 if TYPE_CHECKING:
-    from lib.config import Config
+    from pasta.settings import Settings
 
 
-def store_of(studies: str, config: Config) -> Store:
+def store_of(studies: str, config: Settings) -> Store:
     """Open the store of a folder, or of a PACS where an address is given.
 
     Raises:

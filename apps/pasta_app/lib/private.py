@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _LOCK = "owner"
 
@@ -32,6 +32,7 @@ class PrivateFolder:
         self.path.mkdir(mode=0o700)
         self._owner = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._owner, fcntl.LOCK_EX)
+        self._also: list[Callable[[], None]] = []
         atexit.register(self.close)
 
     def use_for_temporary_files(self) -> None:
@@ -50,8 +51,14 @@ class PrivateFolder:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def also(self, remove: Callable[[], None]) -> None:
+        """Remember something that goes with the folder."""
+        self._also.append(remove)
+
     def close(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and what goes with it."""
+        for remove in self._also:
+            remove()
         shutil.rmtree(self.path, ignore_errors=True)
 
 

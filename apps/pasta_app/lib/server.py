@@ -16,44 +16,72 @@ from typing import TYPE_CHECKING, Any
 
 from monailabel.config import settings
 
+from lib.access.door import Door
+from lib.access.roles import Role
+from lib.access.tokens import LocalToken, plain_token
 from lib.guard import Guard
-from lib.routes import routers
+from lib.listening import keep_inside
+from lib.routes import pages, routers
+from lib.routes.pages import allowed_only
 from lib.study.gate import Gate
 from lib.study.studies import Studies
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from lib.config import Config
     from lib.service import Service
+    from pasta.settings import Settings
 
 _log = logging.getLogger(__name__)
 LOG_CONFIG_BYTES = 1 << 16
 
 
-def attach(service: Service, config: Config) -> bool:
+def attach(service: Service, config: Settings) -> bool:
     """Take over routes of the server, if this process is one.
 
     Works with a plain `monailabel start_server`: the application is already running when it loads
     ours, so routes go in front of the present ones, and the checks around its finished stack.
 
     Raises:
-        PastaError: if the study that is to be run cannot be.
+        PastaError: if the study that is to be run cannot be, or the tokens cannot be read.
     """
     server: Any = sys.modules.get("monailabel.app")
     if server is None or getattr(server.app.state, "pasta", False):
         return False
     studies = Studies(service, config.study, config.admin_token) if config.study else None
-    gate = Gate(studies.admin, settings.MONAI_LABEL_API_STR) if studies else None
+    gate = Gate(studies.admin) if studies else None
+    prefix = settings.MONAI_LABEL_API_STR
+    door = Door(config, service.store.private, gate, prefix)
     server.app.state.pasta = True
     before = len(server.app.router.routes)
-    for router in routers(service, studies):
-        server.app.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
+    for router in routers(service, config, studies):
+        server.app.include_router(router, prefix=prefix)
+    described = server.app.openapi
+    server.app.openapi = lambda: allowed_only(described(), prefix, config.switches)
+    server.app.include_router(pages.router(server.app))
     routes = server.app.router.routes
     routes[:] = [*routes[before:], *routes[:before]]
     server.app.openapi_schema = None
-    server.app.middleware_stack = Guard(server.app.middleware_stack, config, gate)
+    server.app.middleware_stack = Guard(
+        server.app.middleware_stack, config, door, lambda image: image in service.store.images()
+    )
+    _lay_out(door, service, keep_inside(network=config.network))
     return True
+
+
+def _lay_out(door: Door, service: Service, port: int) -> None:
+    """Tell where the tokens are, and let clients of this account find the reader's."""
+    made = "made" if door.tokens.made else "read"
+    _log.info("tokens %s: %s", made, door.tokens.path)
+    token = plain_token(door.tokens.path, Role.READER)
+    if not port or not token:
+        return
+    try:
+        local = LocalToken(port, token)
+    except OSError as error:
+        _log.warning("clients on this machine need the token typed in: %s", error.strerror)
+        return
+    service.private.also(local.remove)
 
 
 def clean_up_when_stopped(service: Service) -> None:

@@ -194,4 +194,18 @@ def info_of(text: str) -> dict[str, Any]:
     if not isinstance(info, dict):
         msg = "params must be a JSON object."
         raise RequestError(msg)
-    return dict(finite(info))
+    return storable(dict(finite(info)))
+
+
+def storable(document: dict[str, Any]) -> dict[str, Any]:
+    """Refuse half characters, which JSON can hold and no answer could: every later one would fail.
+
+    Raises:
+        RequestError: if there is one.
+    """
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        msg = "a text holds half of a character (a lone surrogate); send whole ones."
+        raise RequestError(msg) from error
+    return document

@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
     from lib.service import Service
     from lib.study.studies import Studies
+    from pasta.settings import Settings
 
 
-def routers(service: Service, studies: Studies | None = None) -> list[APIRouter]:
+def routers(
+    service: Service, settings: Settings, studies: Studies | None = None
+) -> list[APIRouter]:
     """Build all routes on a service, those of reader studies only where there are any."""
-    found = [module.router(service) for module in (infer, jobs, datastore, session, processes)]
+    found = [module.router(service) for module in (infer, jobs, datastore)]
+    found += [module.router(service, settings) for module in (session, processes)]
     return [*found, study.router(studies), coordinator.router(studies)] if studies else found

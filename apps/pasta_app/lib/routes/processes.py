@@ -4,24 +4,27 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, HTTPException
-from monailabel.config import settings
+from monailabel.config import settings as monai
 from monailabel.endpoints import batch_infer, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.options import RequestError
-from lib.service import Service
+from lib.service import Service, storable
+from pasta.settings import Settings
 
 # a bundle_path goes into PYTHONPATH of the process that is started: it runs what a client sent
-NEVER = ("bundle_path", "model", "image", "method", "logging")
+BUNDLE = "bundle_path"
+NEVER = ("model", "image", "method", "logging")
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, settings: Settings) -> APIRouter:
     """Build the routes."""
     routes = APIRouter()
-    reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
-    admin = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+    never = NEVER if BUNDLE in settings.switches else (*NEVER, BUNDLE)
+    reader = Depends(RBAC(monai.MONAI_LABEL_AUTH_ROLE_USER))
+    admin = Depends(RBAC(monai.MONAI_LABEL_AUTH_ROLE_ADMIN))
 
     @routes.post("/activelearning/{strategy}", summary="Next image to label")
     def sample(
@@ -87,15 +90,18 @@ def router(service: Service) -> APIRouter:
         }
         return batch_infer.run(model, images, given)
 
+    def _clean(params: dict[str, Any] | None) -> dict[str, Any]:
+        return _cleaned(params, never)
+
     return routes
 
 
-def _clean(params: dict[str, Any] | None) -> dict[str, Any]:
+def _cleaned(params: dict[str, Any] | None, never: tuple[str, ...]) -> dict[str, Any]:
     for name in params or {}:
-        if name in NEVER:
+        if name in never:
             msg = f"parameter {name!r} is not allowed."
             raise RequestError(msg)
-    return params or {}
+    return storable(params or {})
 
 
 def _known(kind: str, name: str, known: Any) -> None:

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, File, HTTPException, UploadFile
-from monailabel.config import settings
+from monailabel.config import settings as monai
 from monailabel.endpoints.user.auth import RBAC, User
 
+from lib.archives import unpack
 from lib.service import Service, received
+from pasta.settings import Settings
 
 LONGEST_SERIES = 5000
 
 
-def router(service: Service) -> APIRouter:
+def router(service: Service, settings: Settings) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/session", tags=["Session"])
-    reader = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+    reader = Depends(RBAC(monai.MONAI_LABEL_AUTH_ROLE_USER))
 
     @routes.put("/", summary="Send a CT: one file, or the slices of a DICOM series")
     def create(
@@ -25,15 +27,21 @@ def router(service: Service) -> APIRouter:
         files: list[UploadFile] = File(...),
         _user: User = reader,
     ) -> dict[str, Any]:
-        if uncompress:
+        if uncompress and "archives" not in settings.switches:
             raise HTTPException(422, "archives are not unpacked; send the files one by one.")
-        if not 0 <= expiry <= settings.MONAI_LABEL_SESSION_EXPIRY:
-            limit = settings.MONAI_LABEL_SESSION_EXPIRY
+        if uncompress and len(files) != 1:
+            raise HTTPException(422, "send one archive, or the files one by one.")
+        if not 0 <= expiry <= monai.MONAI_LABEL_SESSION_EXPIRY:
+            limit = monai.MONAI_LABEL_SESSION_EXPIRY
             raise HTTPException(422, f"expiry must be 0 to {limit} seconds.")
         if len(files) > LONGEST_SERIES:
             raise HTTPException(422, f"more than {LONGEST_SERIES} files; send one series.")
         with service.private.job() as folder:
-            path = _one(files[0], folder) if len(files) == 1 else _series(files, folder)
+            if uncompress:
+                path = _new_series(folder)
+                unpack(files[0].file, path, LONGEST_SERIES, settings.max_upload_bytes)
+            else:
+                path = _one(files[0], folder) if len(files) == 1 else _series(files, folder)
             session_id, info = service.sessions.add_session(str(path), expiry)
         return {"session_id": session_id, "session_info": _shown(info)}
 
@@ -60,12 +68,17 @@ def _one(file: UploadFile, folder: Path) -> Path:
 
 
 def _series(files: list[UploadFile], folder: Path) -> Path:
-    series = folder / f"series-{secrets.token_hex(4)}"
-    series.mkdir()
+    series = _new_series(folder)
     for number, file in enumerate(files):
         with (series / f"{number:05d}.dcm").open("xb") as target:
             while chunk := file.file.read(1 << 20):
                 target.write(chunk)
+    return series
+
+
+def _new_series(folder: Path) -> Path:
+    series = folder / f"series-{secrets.token_hex(4)}"
+    series.mkdir()
     return series
 
 

@@ -19,21 +19,18 @@ _OPEN = re.compile(r"/pasta/(health|(study|coordinator)(/.*)?)")  # these two ch
 
 
 class Gate:
-    """Decides who may use a route of a study server.
+    """Knows which routes of a study server look at their callers themselves, and its coordinators.
 
     Args:
         admin: token of the coordinators.
-        prefix: of all routes.
     """
 
-    def __init__(self, admin: AdminToken, prefix: str = "") -> None:
-        self._admin, self._prefix = admin, prefix
+    def __init__(self, admin: AdminToken) -> None:
+        self._admin = admin
 
-    def refusal(self, path: str, headers: Mapping[bytes, bytes]) -> str:
-        """Say why a request may not pass; "" if it may."""
-        if _OPEN.fullmatch(path.removeprefix(self._prefix)) or self.is_coordinator(headers):
-            return ""
-        return "this server runs a reader study; this route is open to its coordinator only."
+    def is_open(self, route: str) -> bool:
+        """Tell whether a route checks for itself who asks."""
+        return bool(_OPEN.fullmatch(route))
 
     def is_coordinator(self, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request carries the admin token or a cookie that it was exchanged for."""

@@ -1,0 +1,1 @@
+"""Who may do what: roles, tokens, allow-list of routes, limits, audit log."""
