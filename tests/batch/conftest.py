@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,15 @@ if "serving" not in sys.modules:
     sys.modules["serving"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["serving"])
 _serving = sys.modules["serving"]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_core():
+    """Two threads on cores that others use too wait for one another most of the time."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +40,8 @@ def cts(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def finished(cts, small_models, tmp_path_factory):
+@pytest.fixture(scope="package")
+def finished(one_core, cts, small_models, tmp_path_factory):
     """A batch that nothing disturbed."""
     from pasta.batch.cases import find_cases
     from pasta.batch.folder import BatchFolder
