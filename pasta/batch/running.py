@@ -29,7 +29,7 @@ from pasta.workers import mapped, worker_number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MEMORY_BYTES = 6 * 2**30  # a worker on a CPU is given; a large abdominal CT took 4 GB at most
+MEMORY_BYTES = 6 * 2**30  # for each worker on a CPU: the aim for one large CT is 4 GB
 Told = Callable[["Outcome"], None]
 
 
@@ -201,7 +201,8 @@ def run_batch(
             workers=0 if workers == 0 else place.workers,
             on_death=killed,
         )
-        done, failed = 0, []
+        done = 0
+        failed: list[Outcome] = []
         with closing(outcomes):
             for outcome in outcomes:
                 if outcome.reason:

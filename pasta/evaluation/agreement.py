@@ -64,7 +64,12 @@ class Agreement:
         return {
             "disagreement": round(self.disagreement, 6),
             "structures": [
-                {**asdict(each), "difference_ml": each.difference_ml} for each in self.structures
+                {
+                    **asdict(each),
+                    "volume_ml": list(each.volume_ml),
+                    "difference_ml": each.difference_ml,
+                }
+                for each in self.structures
             ],
         }
 
