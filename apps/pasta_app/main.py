@@ -14,6 +14,7 @@ from lib.jobs import Jobs
 from lib.models import Models
 from lib.private import PrivateFolder
 from lib.readings import Readings
+from lib.scoring import Disagreement
 from lib.server import (
     attach,
     clean_up_when_stopped,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from monailabel.interfaces.datastore import Datastore
     from monailabel.interfaces.tasks.infer_v2 import InferTask
+    from monailabel.interfaces.tasks.scoring import ScoringMethod
     from monailabel.interfaces.tasks.strategy import Strategy
 
 
@@ -70,6 +72,9 @@ class PastaApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"first": First(), "random": Random()}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        return {"disagreement": Disagreement(self.store)}
 
     def _load_sessions(self, load: bool = False) -> PrivateSessions:  # noqa: ARG002
         sessions = PrivateSessions(

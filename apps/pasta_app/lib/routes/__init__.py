@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lib.routes import coordinator, datastore, infer, jobs, processes, session, study
+from lib.routes import coordinator, datastore, infer, jobs, processes, review, session, study
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -15,5 +15,7 @@ if TYPE_CHECKING:
 
 def routers(service: Service, studies: Studies | None = None) -> list[APIRouter]:
     """Build all routes on a service, those of reader studies only where there are any."""
-    found = [module.router(service) for module in (infer, jobs, datastore, session, processes)]
+    found = [
+        module.router(service) for module in (infer, jobs, review, datastore, session, processes)
+    ]
     return [*found, study.router(studies), coordinator.router(studies)] if studies else found

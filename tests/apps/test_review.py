@@ -1,0 +1,36 @@
+import io
+import json
+
+import nibabel as nib
+import numpy as np
+
+from pasta.store import Store
+
+
+def test_the_review_queue_puts_the_case_with_most_disagreement_first(server):
+    store = Store(server.studies)
+    grid = store.grid("ct")
+    for reader, rows in (("near", slice(10, 20)), ("far", slice(20, 30)), ("base", slice(10, 20))):
+        voxels = np.zeros(grid.shape, np.uint8)
+        voxels[rows, 10:20, 10:20] = 2
+        data = nib.Nifti1Image(voxels, grid.affine).to_bytes()
+        answer = server.request(
+            "PUT",
+            "/datastore/label?image=ct&tag=review",
+            data={"params": json.dumps({"reader": reader})},
+            files={"label": ("label.nii", io.BytesIO(data))},
+        )
+        assert answer.status_code == 200, answer.text
+    document = server.request("GET", "/pasta/review?tag=review").json()
+    assert document["total"] == 3
+    pairs = [
+        ({p["one"]["reader"], p["other"]["reader"]}, p["disagreement"]) for p in document["queue"]
+    ]
+    assert pairs[-1] == ({"near", "base"}, 0.0)
+    assert {value for _, value in pairs[:2]} == {1.0}
+    few = server.request("GET", "/pasta/review?tag=review&reader=near&reader=base").json()
+    assert few["total"] == 1
+
+
+def test_the_scoring_method_is_offered(server):
+    assert "disagreement" in server.request("GET", "/info/").json()["scoring"]
