@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import mends
+from lib.batches import StoreBatch
 from lib.config import Config
 from lib.datastore import PastaDatastore
 from lib.infers import TASKS
@@ -72,6 +73,9 @@ class PastaApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"first": First(), "random": Random()}
+
+    def init_batch_infer(self) -> StoreBatch:
+        return StoreBatch(self.store, self.models)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         return {"disagreement": Disagreement(self.store)}

@@ -1,4 +1,4 @@
-"""GET /pasta/review: the cases to look at first, by how far their labels disagree."""
+"""GET /pasta/review: the cases to look at first; GET /pasta/batches: how far batches are."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
+from lib.batches import batches
 from lib.service import Service
 from pasta.evaluation.review import review_queue
 
@@ -24,5 +25,9 @@ def router(service: Service) -> APIRouter:
     ) -> dict[str, Any]:
         found = review_queue(service.store, tag, reader)
         return {"total": len(found), "queue": [pair.document() for pair in found[:limit]]}
+
+    @routes.get("/batches", summary="Batch inference: percent, what failed and why")
+    def progress(_user: User = admin) -> dict[str, Any]:
+        return {"batches": batches(service.store)}
 
     return routes
