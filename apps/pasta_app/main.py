@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import mends
+from lib.batches import StoreBatch
 from lib.datastore import PastaDatastore
 from lib.infers import TASKS
 from lib.jobs import Jobs
@@ -15,6 +16,7 @@ from lib.models import Models
 from lib.pacs import send_results, store_of
 from lib.private import PrivateFolder
 from lib.readings import Readings
+from lib.scoring import Disagreement
 from lib.server import (
     attach,
     clean_up_when_stopped,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from monailabel.interfaces.datastore import Datastore
     from monailabel.interfaces.tasks.infer_v2 import InferTask
+    from monailabel.interfaces.tasks.scoring import ScoringMethod
     from monailabel.interfaces.tasks.strategy import Strategy
 
 
@@ -72,6 +75,12 @@ class PastaApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"first": First(), "random": Random()}
+
+    def init_batch_infer(self) -> StoreBatch:
+        return StoreBatch(self.store, self.models)
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        return {"disagreement": Disagreement(self.store)}
 
     def _load_sessions(self, load: bool = False) -> PrivateSessions:  # noqa: ARG002
         sessions = PrivateSessions(

@@ -216,7 +216,7 @@ def _wait_until_healthy(client: Client, server: subprocess.Popen[bytes], log: Pa
 
 def _run_case(client: Client, studies: Path, output: Path) -> None:
     """Send the first case through the tasks; check and write what arrives."""
-    from pasta.cli.predict import write_results
+    from pasta.casework import write_results
     from pasta.io import read_volume
     from pasta.store import Store
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "batch": "thousands of CTs, restartable, to one table and a screening worklist",
     "demo": "server with one CT through all tasks, from a checkout (`make run`)",
     "dicom": "results as DICOM SEG and SR, PDF and FHIR, for the PACS",
     "predict": "one CT to mask, tumour probability and structured report, without a server",

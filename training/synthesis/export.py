@@ -23,6 +23,7 @@ from pasta.io.files import atomic_file
 from pasta.io.nifti import write_nifti
 from pasta.labels import ORGANS, label_named
 from pasta.report.attributes import ATTRIBUTE_NAMES, NOT_CLOSE, attribute_named
+from pasta.workers import mapped
 from training.synthesis.cases import SyntheticCase, box_around, drawn, recipes_of
 from training.synthesis.planning import (
     PlanError,
@@ -33,7 +34,6 @@ from training.synthesis.planning import (
     require_same_code,
 )
 from training.synthesis.templates import Template, TemplateStore
-from training.synthesis.workers import mapped
 from training.tissues import LABEL_OF_TISSUE, TOTALSEGMENTATOR_V1, tissue_of
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ import numpy as np
 from pasta.errors import OutputError, PastaError
 from pasta.io.files import atomic_file
 from pasta.labels import LESIONS, label_named
+from pasta.workers import mapped
 from training.synthesis.priors import draw_count
 from training.synthesis.provenance import code_fingerprint
 from training.synthesis.recipe import Canvas
 from training.synthesis.templates import Template, TemplateStore
-from training.synthesis.workers import mapped
 
 FORMAT = 1
 PART = 30  # lesions in one file of recipes: two of each type

@@ -36,6 +36,7 @@ RULES = (
     _rule("GET", r"/|/docs|/openapi\.json|/info/?", Role.READER),
     _rule("GET", r"/pasta/health", Role.READER),
     _rule("GET", rf"/pasta/(images|jobs)(/{_NAME})?", Role.READER),
+    _rule("GET", r"/pasta/(review|batches)", Role.READER),
     _rule("DELETE", rf"/pasta/jobs/{_NAME}", Role.READER),
     _rule("POST DELETE", rf"/pasta/images/{_NAME}/reading", Role.READER),
     _rule("POST", r"/infer/[^/]+", Role.READER),

@@ -76,7 +76,7 @@ def router(service: Service, settings: Settings) -> APIRouter:
         if refusal:
             raise HTTPException(503, refusal)
         given = _clean(params)
-        allowed = {"device", "label_tag", "max_batch_size", "save_label"}
+        allowed = {"device", "label_tag", "max_batch_size", "resume", "save_label"}
         for name in given:
             if name not in allowed:
                 msg = f"parameter {name[:60]!r} is not allowed; allowed are {', '.join(allowed)}."
