@@ -17,6 +17,7 @@ COMMANDS = {
     "batch": "thousands of CTs, restartable, to one table and a screening worklist",
     "demo": "server with one CT through all tasks, from a checkout (`make run`)",
     "dicom": "results as DICOM SEG and SR, PDF and FHIR, for the PACS",
+    "doctor": "looks at Python, packages, device, weights, clock, port, disk, PACS: what to mend",
     "predict": "one CT to mask, tumour probability and structured report, without a server",
     "serve": "server on a folder of CTs, from a checkout; --config for its settings",
     "study": "reader study: protocol, allocation, lock, logs, export, analysis",
